@@ -1,0 +1,1 @@
+"""Benchmarks: one ``bench_<op>.py`` per op, measured by ``harness.py``, stored in ``results/``."""

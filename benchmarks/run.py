@@ -1,0 +1,93 @@
+"""Run benchmarks: ``python -m benchmarks.run OP [--quick] [--rounds N] [--threads N] [--save]``.
+
+``pyseq bench OP`` does the same. Rows are stored only with ``--save``: most runs are made out of
+curiosity or on a busy machine, and a row, once appended, stays.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks import registry, rows, table
+from benchmarks.harness import Measurement, Settings, measure
+
+
+class BadRequest(ValueError):
+    """The request does not fit; told in one sentence."""
+
+
+def run(
+    op: str,
+    *,
+    quick: bool = False,
+    rounds: int | None = None,
+    threads: int | None = None,
+    save: bool = False,
+    device: str = "auto",
+    show: Callable[[Measurement], None] | None = None,
+) -> Path | None:
+    """Measure all cases of one op.
+
+    Args:
+        op (str): a name of `registry.known`.
+        quick (bool): small inputs and short samples: shows that the benchmark works, no more.
+        rounds (int): samples per contestant; None is 20, or 3 if quick.
+        threads (int): CPU threads of PyTorch and pyseq; None leaves PyTorch's choice.
+        save (bool): append rows to ``results/<device>/<op>.csv`` when all cases are done.
+        device (str): "cpu", "cuda", or "auto": cuda where there is one.
+        show (Callable): given each measurement as soon as it is made.
+
+    Returns:
+        Path | None: where the rows were appended.
+
+    Raises:
+        BadRequest: an unknown op, fewer than 10 rounds or quick with save, no such device.
+        WrongAnswer: a contestant is wrong; no row is stored.
+    """
+    if save and quick:
+        raise BadRequest("a quick run is no measurement: --save without --quick fits")
+    if save and rounds is not None and rounds < 10:
+        raise BadRequest(f"{rounds} rounds; at least 10 make a row worth storing")
+    if (rounds is not None and rounds < 1) or (threads is not None and threads < 1):
+        raise BadRequest(f"{rounds} rounds and {threads} threads; at least 1 of each fits")
+    if op not in registry.known():
+        raise BadRequest(f"no benchmark is called {op!r}; known: {', '.join(registry.known())}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise BadRequest(f"device {device!r} is not there; auto or cpu fits")
+    settings = Settings.quick() if quick else Settings()
+    settings = replace(settings, rounds=rounds or settings.rounds, threads=threads)
+    measurements = []
+    for case in registry.cases(op, quick=quick, device=device):
+        measurements.append(measure(case, settings))
+        if show is not None:
+            show(measurements[-1])
+    return rows.store(measurements) if save else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, or 2 after one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("op", help=f"one of {', '.join(registry.known())}")
+    parser.add_argument("--quick", action="store_true", help="small inputs, to see that it works")
+    parser.add_argument("--rounds", type=int, help="samples per contestant, by default 20")
+    parser.add_argument("--threads", type=int, help="CPU threads, by default as PyTorch chooses")
+    parser.add_argument("--save", action="store_true", help="append rows to benchmarks/results")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    try:
+        path = run(**vars(parser.parse_args(arguments)), show=lambda m: print(table.text(m)))
+    except BadRequest as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    if path is not None:
+        print(f"rows appended to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Whether a predictor's confidence is the accuracy it turns out to have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions grouped by confidence; groups without a prediction are left out.
+
+    Attributes:
+        confidence (array (K,), float64): mean confidence of each group, fraction, increasing.
+        accuracy (array (K,), float64): share of each group that was correct, fraction.
+        count (array (K,), int64): predictions in each group.
+    """
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+
+def reliability_table(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    *,
+    bins: int = 15,
+    kind: Literal["width", "mass"] = "width",
+) -> Reliability:
+    """Group predictions by confidence and set each group's accuracy beside it.
+
+    Args:
+        confidence (array (N,), float): probability given to the top prediction, in [0, 1].
+        correct (array (N,), bool or 0/1): whether it came true.
+        bins (int): number of groups before empty ones are dropped; >= 1.
+        kind (str): "width" cuts [0, 1] into equal parts, as `calibration_error` does; "mass" makes
+            groups of equally many predictions, which shows more where confidences lie close
+            together (equal confidences stay in one group).
+
+    Returns:
+        Reliability: mean confidence, accuracy and count of each group.
+
+    Raises:
+        ValueError: empty or unequal arrays, a value out of range, or an unknown kind.
+    """
+    sure, hit = _checked(confidence, correct, bins)
+    if kind == "width":
+        group = np.searchsorted(np.linspace(0.0, 1.0, bins + 1)[1:-1], sure, side="right")
+    elif kind == "mass":
+        edges = np.unique(np.quantile(sure, np.arange(1, bins) / bins, method="lower"))
+        group = np.searchsorted(edges, sure, side="left")
+    else:
+        raise ValueError(f"reliability_table: kind {kind!r}; it must be 'width' or 'mass'")
+    _, group = np.unique(group, return_inverse=True)
+    count = np.bincount(group)
+    confidences, hits = np.bincount(group, weights=sure), np.bincount(group, weights=hit)
+    return Reliability(confidences / count, hits / count, count)
+
+
+def calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) -> float:
+    """Expected calibration error: the mean distance of confidence from accuracy over equal parts.
+
+    It is biased upward by about sqrt(bins / N) where confidences spread over all parts, so zero is
+    never reached on a finite sample.
+
+    Args:
+        confidence (array (N,), float): probability given to the top prediction, in [0, 1].
+        correct (array (N,), bool or 0/1): whether it came true.
+        bins (int): equal parts of [0, 1]; >= 1.
+
+    Returns:
+        float: fraction, 0 is perfect.
+
+    Raises:
+        ValueError: empty or unequal arrays, or a value out of range.
+
+    Source: Naeini, Cooper and Hauskrecht 2015, by torchmetrics' binary_calibration_error.
+    """
+    import torch
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    sure, hit = _checked(confidence, correct, bins)
+    # torchmetrics gives a confidence of exactly 1 a group of its own; here it joins the last one.
+    preds = torch.from_numpy(np.minimum(sure, np.nextafter(1.0, 0.0)))
+    target = torch.from_numpy(hit.astype(np.int64))
+    return float(binary_calibration_error(preds, target, n_bins=bins, norm="l1"))
+
+
+def _checked(
+    confidence: ArrayLike, correct: ArrayLike, bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as float64 (N,), with values that fit."""
+    sure = np.asarray(confidence, dtype=np.float64)
+    hit = np.asarray(correct, dtype=np.float64)
+    if sure.ndim != 1 or sure.shape != hit.shape or sure.size == 0 or bins < 1:
+        raise ValueError(
+            f"calibration: confidence {sure.shape}, correct {hit.shape}, {bins} bins; "
+            "both arrays must be (N,) with N >= 1, and bins >= 1"
+        )
+    # float32 softmax may round to a hair above one.
+    if not (sure.min() >= 0 and sure.max() <= 1 + 1e-6):
+        raise ValueError(
+            f"calibration: confidence from {sure.min()} to {sure.max()}; it must lie in [0, 1]"
+        )
+    if not np.isin(hit, (0.0, 1.0)).all():
+        raise ValueError("calibration: correct must hold only 0 and 1, or booleans")
+    return np.minimum(sure, 1.0), hit

@@ -1,0 +1,70 @@
+"""Flags from dataclasses: underscores or hyphens, defaults shown, and --config F.yaml."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+import yaml
+
+from pyseq.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def parse(config: type[Config], command: str, arguments: list[str]) -> Config:
+    """Build `config` from flags; those of --config F.yaml come first, so the command line wins.
+
+    Raises:
+        UserError: the YAML cannot be read, is no mapping, or has a key that is no flag.
+        SystemExit: tyro showed the help (0) or what is wrong with a flag (2).
+    """
+    path, rest = _take_config(arguments)
+    if path is not None:
+        rest = _flags_of(path, config) + rest
+    return tyro.cli(config, prog=f"pyseq {command}", args=rest, use_underscores=True)
+
+
+def _take_config(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    for index, argument in enumerate(arguments):
+        if argument == "--config":
+            if index + 1 == len(arguments):
+                raise UserError("--config needs the name of a YAML file")
+            return Path(arguments[index + 1]), arguments[:index] + arguments[index + 2 :]
+        if argument.startswith("--config="):
+            return Path(argument.removeprefix("--config=")), (
+                arguments[:index] + arguments[index + 1 :]
+            )
+    return None, arguments
+
+
+def _flags_of(path: Path, config: type) -> list[str]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError(f"--config {path} is no YAML: {first_line}") from error
+    if values is None:
+        return []
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path} holds a {type(values).__name__}; a mapping of flags fits")
+    known = {field.name for field in dataclasses.fields(config)}
+    flags: list[str] = []
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UserError(
+                f"--config {path}: unknown key {key!r}; known: {', '.join(sorted(known))}"
+            )
+        flags += _flag(name, value)
+    return flags
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no_{name}"]
+    if isinstance(value, list):
+        return [f"--{name}", *(str(item) for item in value)]
+    return [f"--{name}", str(value)]  # None is tyro's spelling too

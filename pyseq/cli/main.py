@@ -1,0 +1,63 @@
+"""`pyseq COMMAND`: finds the command's file, runs it, and turns errors into exit codes."""
+
+import importlib
+import sys
+import traceback
+
+from pyseq.errors import BackendUnavailable, UserError
+
+COMMANDS = {
+    "data": "make a u16 stream from text, wav, npy, csv, or a generator",
+    "train": "train a model and report on it",
+    "evaluate": "score a trained model beside the baselines",
+    "predict": "show the most likely next symbols",
+    "bench": "time an op against its peers",
+    "doctor": "show what this machine can run, and why not",
+    "demo": "make a stream from real text, train two minutes, report",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns 0, 2 for the user's mistake, 1 for ours, 130 for Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from pyseq import __version__
+
+        print(f"pyseq {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        print(f"pyseq: unknown command {command!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(f"pyseq.cli.{command}").main(rest)
+    except (UserError, BackendUnavailable) as error:
+        print(f"pyseq {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"pyseq {command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has enough
+        return 0
+    except SystemExit as end:  # tyro, after showing help or what is wrong with the flags
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
+    except Exception:
+        traceback.print_exc()
+        print(f"pyseq {command}: this is a fault of pyseq, not yours", file=sys.stderr)
+        return 1
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        ["usage: pyseq COMMAND [flags]", "", *lines, "", "pyseq COMMAND --help shows its flags."]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

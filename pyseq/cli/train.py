@@ -1,0 +1,42 @@
+"""`pyseq train`: train a model on a stream, score it, write the report."""
+
+import sys
+
+from pyseq.cli import flags
+from pyseq.training.config import TrainConfig
+
+
+def main(arguments: list[str]) -> int:
+    """Train as the flags say; prints the evaluation and where everything lies."""
+    config = flags.parse(TrainConfig, "train", arguments)
+    train(config)
+    return 0
+
+
+def train(config: TrainConfig):
+    """Train and print; returns the `Outcome`."""
+    from pyseq.cli.evaluation_table import print_evaluation
+    from pyseq.training.fit import fit, prepare
+    from pyseq.training.memory import trial_step_memory
+
+    run = prepare(config)
+    for remark in run.remarks:
+        print(remark)
+    ceiling = run.ceiling
+    print(f"ceiling: {ceiling.bits:.5f} bits/symbol for independent draws ({ceiling.reason})")
+    parameters = sum(p.numel() for p in run.model.parameters())
+    print(
+        f"model: {config.model}, {parameters:,} parameters,"
+        f" {run.model.flops_per_symbol(config.seq_len) / 1e6:.1f} MFLOP per symbol and step,"
+        f" {trial_step_memory(run):,.0f} MiB at the peak of one step"
+    )
+    print(
+        f"training: {run.steps:,} steps of"
+        f" {config.batch * config.gradient_accumulation * config.seq_len:,} symbols on {run.device}"
+    )
+    sys.stdout.flush()
+    outcome = fit(run)
+    print_evaluation(outcome.evaluation, run.described.entropy_rate)
+    print(f"model: {config.ckpt}")
+    print(f"report: {outcome.report}")
+    return outcome

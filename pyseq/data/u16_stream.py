@@ -1,0 +1,334 @@
+"""Raw little-endian 16-bit files, one or several shards, as one long stream of symbols."""
+
+import glob
+import hashlib
+import mmap
+import os
+import stat
+import warnings
+import weakref
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyseq.data.stream_info import info_path
+from pyseq.errors import UserError
+from pyseq.ops import backends
+
+IO_MODES = ("mmap", "pread", "ram")
+RESIDENT_BYTES = 1 << 30  # mmap: how much of the files may count as this process's memory
+FAULT_BYTES = 1 << 16  # Linux maps up to 16 pages around each page fault
+
+# The header of llm.c and modded-nanogpt: 256 int32, of which magic, version and count are used.
+HEADER_BYTES = 1024
+HEADER_MAGIC = 20240520
+HEADER_VERSION = 1
+HEADER_OF_32_BIT_TOKENS = (20240801, 7)
+
+SAMPLED_BLOCKS = 64  # per shard, for the fingerprint
+BLOCK_BYTES = 4096
+
+Paths = str | os.PathLike | list[str | os.PathLike] | tuple[str | os.PathLike, ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a stream as it was when the stream was opened."""
+
+    path: Path
+    symbols: int
+    header_bytes: int
+    identity: tuple[int, int]  # device and inode
+
+
+class U16Stream:
+    """A read-only stream of 16-bit symbols in one or several files.
+
+    A file is raw little-endian uint16, or carries the 1024-byte header of llm.c. Shards follow one
+    another in the order given, a glob's matches in sorted order.
+
+    Args:
+        path_or_paths_or_glob (str | PathLike | list of them): the file or files.
+        io (str): how symbols are read.
+            "mmap" maps the files: fastest on a warm cache. Pages that were read count as this
+            process's memory although the system can take them back at any time; the mapping is let
+            go whenever more than about 1 GiB could have been touched.
+            "pread" reads each window with a system call: resident memory stays flat.
+            "ram" loads the stream when it is opened.
+
+    Raises:
+        UserError: a file is missing, a directory, unreadable, empty, has an odd number of bytes or
+            a header whose count is wrong; one sentence that names the file.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from pyseq.data import U16Stream
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> np.array([5, 6, 65535], dtype="<u2").tofile(folder.name + "/s.u16")
+        >>> with U16Stream(folder.name + "/s.u16") as stream:
+        ...     print(len(stream), stream[1:3].tolist())
+        3 [6, 65535]
+    """
+
+    def __init__(self, path_or_paths_or_glob: Paths, *, io: str = "mmap"):
+        if io not in IO_MODES:
+            raise UserError(f"io is {io!r}; {', '.join(IO_MODES)} fit")
+        self.io = io
+        self.shards = [_inspect(path) for path in _expand(path_or_paths_or_glob)]
+        self.starts = np.cumsum([0] + [shard.symbols for shard in self.shards])
+        self._descriptors = [_open(shard.path) for shard in self.shards]
+        self._close_descriptors = weakref.finalize(self, _close, self._descriptors)
+        self._maps: list[mmap.mmap] = []
+        self._arrays: list[np.ndarray] = []
+        self._touched_bytes = 0
+        if io == "mmap":
+            self._map()
+        elif io == "ram":
+            self._load()
+        self._warn_if_big_endian()
+
+    def _map(self) -> None:
+        for descriptor, shard in zip(self._descriptors, self.shards, strict=True):
+            mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+            self._maps.append(mapping)
+            self._arrays.append(
+                np.frombuffer(mapping, "<u2", count=shard.symbols, offset=shard.header_bytes)
+            )
+
+    def _load(self) -> None:
+        whole = np.empty(len(self), np.uint16)
+        for index, shard in enumerate(self.shards):
+            self._pread(index, 0, whole[self.starts[index] : self.starts[index] + shard.symbols])
+        self._arrays = [whole]
+
+    def __len__(self) -> int:
+        """Symbols in the stream."""
+        return int(self.starts[-1])
+
+    def __getitem__(self, window: slice) -> Tensor:
+        """Symbols [a:b] as a uint16 tensor of its own; a and b as in Python's slices, no step."""
+        if not isinstance(window, slice) or window.step not in (None, 1):
+            raise TypeError(f"U16Stream: {window!r}; a slice [a:b] without a step fits")
+        start, stop, _ = window.indices(len(self))
+        out = np.empty(max(stop - start, 0), np.uint16)
+        self._read(start, out)
+        self.gathered(1, len(out))
+        return torch.from_numpy(out)
+
+    def _read(self, start: int, out: np.ndarray) -> None:
+        """Fill `out` from symbol `start` on."""
+        self._require_open()
+        if len(out) == 0:
+            return
+        if backends.refuse_native() is None:  # survives a truncated mapping, which numpy does not
+            offset, row = np.array([start]), out.reshape(1, -1)
+            try:
+                backends.core().gather_windows(self.symbol_source(), offset, row, 1)
+            except RuntimeError:
+                self.verify()
+                raise
+            return
+        if self.io == "ram":
+            out[:] = self._arrays[0][start : start + len(out)]
+            return
+        done = 0
+        while done < len(out):
+            index = int(np.searchsorted(self.starts, start + done, side="right")) - 1
+            inside = start + done - int(self.starts[index])
+            here = min(self.shards[index].symbols - inside, len(out) - done)
+            self._pread(index, inside, out[done : done + here])
+            done += here
+
+    def _pread(self, index: int, first: int, out: np.ndarray) -> None:
+        shard, view = self.shards[index], out.data.cast("B")
+        offset = shard.header_bytes + 2 * first
+        while len(view):
+            got = os.preadv(self._descriptors[index], [view], offset)
+            if got == 0:
+                self.verify()
+                raise UserError(f"{shard.path} ended while it was read")
+            view, offset = view[got:], offset + got
+
+    def symbol_source(self) -> Any:
+        """The stream as a `_core.SymbolSource`, which lives no longer than the stream is open."""
+        self._require_open()
+        return self._symbol_source
+
+    @cached_property
+    def _symbol_source(self) -> Any:
+        if self.io == "pread":
+            return backends.core().source_in_files(
+                [
+                    (descriptor, shard.header_bytes, shard.symbols)
+                    for descriptor, shard in zip(self._descriptors, self.shards, strict=True)
+                ]
+            )
+        return backends.core().source_in_memory(self._arrays)
+
+    def gathered(self, windows: int, length: int) -> None:
+        """Account for windows that were just read.
+
+        Raises:
+            UserError: a file was truncated or replaced since it was opened.
+        """
+        self.verify()
+        if self.io == "mmap":
+            self._touched_bytes += windows * (2 * length + 2 * FAULT_BYTES)
+            if self._touched_bytes > RESIDENT_BYTES:
+                for mapping in self._maps:
+                    mapping.madvise(mmap.MADV_DONTNEED)  # the page cache keeps what it likes
+                self._touched_bytes = 0
+
+    def verify(self) -> None:
+        """Raise UserError if a file was truncated or replaced since the stream was opened."""
+        if self.io == "ram":
+            return
+        for shard in self.shards:
+            try:
+                now = os.stat(shard.path)
+            except OSError as error:
+                raise UserError(f"{shard.path} is gone: {error.strerror}") from error
+            if (now.st_dev, now.st_ino) != shard.identity:
+                raise UserError(f"{shard.path} was replaced while it was open")
+            if now.st_size < shard.header_bytes + 2 * shard.symbols:
+                raise UserError(
+                    f"{shard.path} was truncated while it was open: it held {shard.symbols}"
+                    f" symbols, now {now.st_size} bytes"
+                )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the shards' sizes and up to 64 sampled 4 KiB blocks of each, 32 hex digits.
+
+        It does not depend on names, header or io mode.
+        """
+        digest = hashlib.sha256()
+        for index, shard in enumerate(self.shards):
+            digest.update(shard.symbols.to_bytes(8, "little"))
+            block = BLOCK_BYTES // 2
+            last = max(shard.symbols - block, 0)
+            for first in sorted({last * i // (SAMPLED_BLOCKS - 1) for i in range(SAMPLED_BLOCKS)}):
+                start = int(self.starts[index]) + first
+                symbols = self[start : start + min(block, shard.symbols)].numpy()
+                digest.update(symbols.astype("<u2").tobytes())
+        return digest.hexdigest()[:32]
+
+    def _warn_if_big_endian(self) -> None:
+        if info_path(self.shards[0].path).exists():
+            return
+        sample = self[: 1 << 16].numpy()
+        low, high = (_entropy_bits(byte) for byte in (sample & 0xFF, sample >> 8))
+        if low + 1 < high:
+            warnings.warn(
+                f"{self.shards[0].path}: the low bytes vary less than the high bytes ({low:.2f}"
+                f" and {high:.2f} bits), as if the file were big-endian; little-endian is read",
+                stacklevel=3,
+            )
+
+    def _require_open(self) -> None:
+        if not self._close_descriptors.alive:
+            raise ValueError("U16Stream: the stream is closed")
+
+    def close(self) -> None:
+        """Let go of files and memory; reading afterwards is a ValueError."""
+        self.__dict__.pop("_symbol_source", None)
+        self._arrays, self._maps = [], []  # a mapping ends when nothing refers to it any more
+        self._close_descriptors()
+
+    def __enter__(self) -> "U16Stream":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __reduce__(self):
+        return _reopen, ([shard.path for shard in self.shards], self.io)
+
+    def __repr__(self) -> str:
+        return f"U16Stream({len(self.shards)} shards, {len(self)} symbols, io={self.io!r})"
+
+
+def _reopen(paths: list[Path], io: str) -> U16Stream:
+    return U16Stream(list(paths), io=io)
+
+
+def _expand(given: Paths) -> list[Path]:
+    """Files meant by a path, several paths, or a glob."""
+    if isinstance(given, list | tuple):
+        if not given:
+            raise UserError("an empty list of paths; at least one u16 file fits")
+        return [path for one in given for path in _expand(one)]
+    text = os.fspath(given)
+    if os.path.lexists(text) or not glob.has_magic(text):
+        return [Path(text)]
+    matches = sorted(glob.glob(text))
+    if not matches:
+        raise UserError(f"{text} matches no file")
+    return [Path(match) for match in matches]
+
+
+def _inspect(path: Path) -> Shard:
+    """Check one file and find out what it holds."""
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise UserError(f"{path} is a directory; a u16 file, several, or a glob fits")
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is not a regular file; windows need random access")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    descriptor = _open(path)
+    try:
+        head = os.read(descriptor, 12)
+    finally:
+        os.close(descriptor)
+    if status.st_size == 0:
+        raise UserError(f"{path} is empty")
+    if status.st_size % 2 != 0:
+        raise UserError(
+            f"{path} has {status.st_size} bytes, an odd number; 16-bit symbols need an even one"
+        )
+    header_bytes = _header_bytes(path, head, status.st_size)
+    symbols = (status.st_size - header_bytes) // 2
+    if symbols == 0:
+        raise UserError(f"{path} has a header and no symbols")
+    return Shard(path, symbols, header_bytes, (status.st_dev, status.st_ino))
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _header_bytes(path: Path, head: bytes, size: int) -> int:
+    fields = np.frombuffer(head.ljust(12, b"\0"), "<i4")
+    magic, version, count = (int(field) for field in fields)
+    # A raw stream starts with such 8 bytes by chance once in 1.8e19 times.
+    if (magic, version) == HEADER_OF_32_BIT_TOKENS:
+        raise UserError(f"{path} has llm.c's header for 32-bit tokens; 16-bit symbols fit")
+    if magic != HEADER_MAGIC or version != HEADER_VERSION:
+        return 0
+    if size != HEADER_BYTES + 2 * count:
+        raise UserError(
+            f"{path} has a header that counts {count} symbols, which makes"
+            f" {HEADER_BYTES + 2 * count} bytes; the file has {size}"
+        )
+    return HEADER_BYTES
+
+
+def _entropy_bits(values: np.ndarray) -> float:
+    counts = np.bincount(values.astype(np.int64))
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())

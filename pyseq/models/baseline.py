@@ -1,0 +1,152 @@
+"""The baseline: a causal decoder over symbols, pre-norm, rotary positions, gated feed-forward."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pyseq.errors import UserError
+from pyseq.models.sequence_model import SequenceModel
+from pyseq.nn import CosineAttention, RotaryEmbedding, SwiGLU
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """Sizes of a `Baseline`.
+
+    The defaults make about 3.7 million parameters with 1024 classes; d_model 512, nlayers 8,
+    nhead 16, dim_ff 2048 make about 26 million.
+
+    Attributes:
+        classes (int): symbols (or bins) that are told apart.
+        kind (str): "tokens", or "values" when the distance between symbols means something.
+        d_model (int): width of the residual stream.
+        nlayers (int): decoder blocks.
+        nhead (int): query heads; divides d_model.
+        nhead_kv (int): key and value heads; divides nhead.
+        dim_ff (int): feed-forward width before the gate's share: the gated layer has 2/3 of it.
+        dropout (float): probability, on the output of each half-block.
+    """
+
+    classes: int
+    kind: str = "tokens"
+    d_model: int = 256
+    nlayers: int = 4
+    nhead: int = 8
+    nhead_kv: int = 8
+    dim_ff: int = 1024
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if self.d_model % self.nhead != 0:
+            raise UserError(f"--nhead {self.nhead} must divide --d_model {self.d_model}")
+        if (self.d_model // self.nhead) % 2 != 0:
+            raise UserError(
+                f"--d_model {self.d_model} over --nhead {self.nhead} gives heads of"
+                f" {self.d_model // self.nhead}; rotary positions need an even width"
+            )
+        if self.nhead % self.nhead_kv != 0:
+            raise UserError(f"--nhead_kv {self.nhead_kv} must divide --nhead {self.nhead}")
+        if min(self.classes, self.d_model, self.nlayers, self.dim_ff) < 1:
+            raise UserError("--d_model, --nlayers, --dim_ff and the alphabet must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout {self.dropout}; 0 to below 1 fits")
+
+
+class Block(nn.Module):
+    """Attention and a gated feed-forward, each on normalised input and added to the stream."""
+
+    def __init__(self, config: BaselineConfig, rope: RotaryEmbedding):
+        super().__init__()
+        width = config.d_model
+        self.attention_norm = nn.RMSNorm(width, eps=1e-6)
+        self.attention = CosineAttention(width, config.nhead, config.nhead_kv, rope=rope)
+        self.feed_forward_norm = nn.RMSNorm(width, eps=1e-6)
+        self.feed_forward = SwiGLU(width, max(1, config.dim_ff * 2 // 3))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x)))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class Baseline(SequenceModel):
+    """Next-symbol distributions for every position of a window.
+
+    Args:
+        config (BaselineConfig): the sizes.
+    """
+
+    def __init__(self, config: BaselineConfig):
+        super().__init__()
+        self.config = config
+        width = config.d_model
+        self.embedding = nn.Embedding(config.classes, width)
+        # Values that lie close together should look alike before anything is learned about them.
+        self.value_projection = nn.Linear(1, width, bias=False) if config.kind == "values" else None
+        rope = RotaryEmbedding(width // config.nhead)
+        self.blocks = nn.ModuleList(Block(config, rope) for _ in range(config.nlayers))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, config.classes, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+        depth = (2 * self.config.nlayers) ** -0.5  # keeps the residual stream's variance in depth
+        for name, weight in self.blocks.named_parameters():
+            if name.endswith("out.weight"):  # the last layer of each half-block
+                nn.init.normal_(weight, std=0.02 * depth)
+
+    def hidden(self, symbols: Tensor) -> Tensor:
+        """Final hidden states, (B, T, C), of symbols (B, T) int64; position t has seen 0..t."""
+        x = self.embedding(symbols)
+        if self.value_projection is not None:
+            centre = (self.config.classes - 1) / 2
+            values = (symbols.to(x.dtype) - centre) / max(centre, 1.0)  # in [-1, 1]
+            x = x + self.value_projection(values[..., None])
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        """Logits (B, T, classes) of the symbol after each of symbols (B, T) int64."""
+        return self.head(self.hidden(symbols))
+
+    def loss(self, window: Tensor) -> Tensor:
+        """Mean negative log-likelihood in nats, (), of window (B, T + 1) int64 given its past."""
+        hidden = self.hidden(window[:, :-1]).flatten(0, 1)
+        return chunked_cross_entropy(hidden, self.head.weight, window[:, 1:].flatten())
+
+    def flops_per_symbol(self, seq_len: int) -> int:
+        """Two per multiply-add, three passes (forward, and twice that backward)."""
+        matrices = sum(p.numel() for p in self.parameters() if p.dim() == 2)
+        matrices -= self.embedding.weight.numel()  # a look-up
+        # Scores and their product with the values, over half a window on average.
+        attention = 2 * self.config.nlayers * self.config.d_model * seq_len // 2
+        return 6 * (matrices + attention)
+
+
+MAX_LOGITS = 1 << 24  # elements of logits alive at a time: 64 MiB in float32
+
+
+def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of hidden @ weight.T against targets, few logits at a time.
+
+    hidden (N, C), weight (V, C), targets (N,) int64. Above `MAX_LOGITS` the logits of each chunk
+    are made again in the backward pass, so large alphabets fit in memory.
+    """
+
+    def summed(rows: Tensor, wanted: Tensor) -> Tensor:
+        logits = nn.functional.linear(rows, weight)
+        return nn.functional.cross_entropy(logits.float(), wanted, reduction="sum")
+
+    rows = max(1, MAX_LOGITS // weight.shape[0])
+    if len(hidden) <= rows:
+        return summed(hidden, targets) / len(hidden)
+    parts = [
+        torch.utils.checkpoint.checkpoint(summed, part, wanted, use_reentrant=False)
+        for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.stack(parts).sum() / len(hidden)

@@ -1,0 +1,107 @@
+"""A trained model as one safetensors file: weights, and everything needed to use them again."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pyseq.data.binning import Binning
+from pyseq.data.stream_info import Kind
+from pyseq.errors import UserError
+from pyseq.models.baseline import Baseline, BaselineConfig
+from pyseq.models.sequence_model import SequenceModel
+
+FORMAT_VERSION = 1
+MODELS: dict[str, tuple[type, type[SequenceModel]]] = {"baseline": (BaselineConfig, Baseline)}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is and what it was made for; saved as JSON beside the weights.
+
+    Attributes:
+        model (str): a key of `MODELS`.
+        config (dict): fields of the model's config.
+        binning (Binning): how symbols become the model's classes.
+        kind (str): "tokens" or "values".
+        seq_len (int): symbols of context it was trained with.
+        data (dict): fingerprint, symbols and ranges of the stream it was trained on.
+        training (dict): the resolved training configuration.
+    """
+
+    model: str
+    config: dict[str, Any]
+    binning: Binning
+    kind: Kind
+    seq_len: int
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> SequenceModel:
+        """The model with fresh weights."""
+        if self.model not in MODELS:
+            raise UserError(f"unknown model {self.model!r}; known: {', '.join(MODELS)}")
+        config_type, model_type = MODELS[self.model]
+        return model_type(config_type(**self.config))
+
+    def to_json(self) -> str:
+        return json.dumps({"version": FORMAT_VERSION, **dataclasses.asdict(self)})
+
+    @staticmethod
+    def from_json(text: str) -> "ModelCard":
+        fields = json.loads(text)
+        version = fields.pop("version")
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format version {version}; {FORMAT_VERSION} fits")
+        binning = fields.pop("binning")
+        edges = None if binning["edges"] is None else tuple(binning["edges"])
+        return ModelCard(binning=Binning(binning["alphabet"], edges), **fields)
+
+
+def save_model(path: str | os.PathLike, weights: dict[str, Tensor], card: ModelCard) -> None:
+    """Write a model file; an existing one is replaced only when the new one is complete."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata={"pyseq": card.to_json()})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(path: str | os.PathLike) -> tuple[SequenceModel, ModelCard]:
+    """Read a model file; nothing in it is executed.
+
+    Raises:
+        UserError: the file is missing, no safetensors file (a pickle, say), or none of pyseq's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is no file; train a model with --ckpt {path} first")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no safetensors file: {error}") from error
+    if "pyseq" not in metadata:
+        raise UserError(f"{path} is a safetensors file, but pyseq did not write it")
+    try:
+        card = ModelCard.from_json(metadata["pyseq"])
+        model = card.build()
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} does not hold a model this pyseq can build: {first_line}"
+        ) from error
+    return model, card

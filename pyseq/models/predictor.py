@@ -1,0 +1,174 @@
+"""A trained model as others use it: predict, score, continue a stream."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyseq.errors import UserError
+from pyseq.models.checkpoint import ModelCard, load_model
+from pyseq.models.sequence_model import SequenceModel
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most likely next classes, best first.
+
+    Attributes:
+        classes (Tensor (k,), int64): classes of the model; symbols, if it was trained without bins.
+        probability (Tensor (k,), float32): of each class.
+        symbols (list of (first, last)): the symbols that each class stands for, inclusive.
+    """
+
+    classes: Tensor
+    probability: Tensor
+    symbols: list[tuple[int, int]]
+
+
+class Predictor:
+    """A model with its config, in evaluation mode.
+
+    Symbols go in as they are in the stream, 0..alphabet-1, in any integer dtype; the model's
+    binning is applied here. Probabilities are of classes.
+
+    Attributes:
+        model (SequenceModel): the network.
+        card (ModelCard): what it is and was trained for.
+    """
+
+    def __init__(self, model: SequenceModel, card: ModelCard, device: str | torch.device = "cpu"):
+        self.model, self.card, self.device = model.to(device).eval(), card, torch.device(device)
+
+    def classes_of(self, symbols: Tensor) -> Tensor:
+        """The model's classes of symbols, int64, same shape, on the model's device.
+
+        Raises:
+            UserError: a symbol lies outside the alphabet.
+        """
+        symbols = torch.as_tensor(symbols).long()
+        if symbols.numel() and not 0 <= int(symbols.min()) <= int(symbols.max()) < self._alphabet:
+            wrong = symbols.flatten()[((symbols < 0) | (symbols >= self._alphabet)).flatten()][0]
+            raise UserError(
+                f"symbol {int(wrong)} lies outside the model's alphabet of {self._alphabet}"
+            )
+        return self.card.binning.apply(symbols).to(self.device)
+
+    @property
+    def _alphabet(self) -> int:
+        return self.card.binning.alphabet
+
+    @torch.inference_mode()
+    def distribution(self, window: Tensor) -> Tensor:
+        """Log-probabilities of the next class after every position.
+
+        Args:
+            window (Tensor (B, T), integer): symbols.
+
+        Returns:
+            Tensor (B, T, classes), float32: natural logarithms; position t has seen 0..t.
+        """
+        return self.model(self.classes_of(window)).float().log_softmax(-1)
+
+    def log_prob(self, window: Tensor) -> Tensor:
+        """Log-probability of each symbol's class given the symbols before it in the window.
+
+        Args:
+            window (Tensor (B, T) or (T,), integer): symbols, T at least 2.
+
+        Returns:
+            Tensor (B, T - 1) or (T - 1,), float32, nats: entry t is of symbol t + 1.
+
+        Raises:
+            ValueError: the window has fewer than 2 symbols.
+        """
+        window = torch.as_tensor(window)
+        if window.dim() not in (1, 2) or window.shape[-1] < 2:
+            raise ValueError(
+                f"log_prob: window has shape {tuple(window.shape)}; (B, T) or (T,) with T >= 2 fits"
+            )
+        rows = window.reshape(-1, window.shape[-1])
+        targets = self.classes_of(rows[:, 1:])
+        scores = self.distribution(rows[:, :-1]).gather(-1, targets[..., None])[..., 0]
+        return scores.reshape(*window.shape[:-1], -1).cpu()
+
+    def predict(self, context: Tensor, topk: int = 10) -> Prediction:
+        """The most likely classes of the symbol after `context`.
+
+        Args:
+            context (Tensor (T,), integer): the symbols before it; the last seq_len are used.
+            topk (int): how many classes; at most as many as the model has.
+
+        Raises:
+            ValueError: the context is empty, or topk is not positive.
+        """
+        context = torch.as_tensor(context)
+        if context.dim() != 1 or len(context) == 0:
+            raise ValueError(
+                f"predict: context has shape {tuple(context.shape)}; (T,), T >= 1 fits"
+            )
+        if topk < 1:
+            raise ValueError(f"predict: topk is {topk}; at least 1 fits")
+        logp = self.distribution(context[None, -self.card.seq_len :])[0, -1]
+        best = logp.topk(min(topk, len(logp)))
+        classes = best.indices.cpu()
+        return Prediction(
+            classes, best.values.exp().cpu(), [self._symbols(int(c)) for c in classes]
+        )
+
+    def _symbols(self, class_: int) -> tuple[int, int]:
+        """First and last symbol of a class."""
+        edges = self.card.binning.edges
+        if edges is None:
+            return class_, class_
+        following = edges[class_ + 1] if class_ + 1 < len(edges) else self._alphabet
+        return edges[class_], following - 1
+
+    def generate(
+        self, context: Tensor, n: int, *, temperature: float = 1.0, seed: int = 0
+    ) -> Tensor:
+        """Continue a stream by sampling, one symbol at a time.
+
+        A class that stands for several symbols yields each of them with equal probability.
+
+        Args:
+            context (Tensor (T,), integer): the symbols to continue, T at least 1.
+            n (int): symbols to generate.
+            temperature (float): divides the logits; 0 takes the most likely class (and the lowest
+                of its symbols) every time.
+            seed (int): of the sampling.
+
+        Returns:
+            Tensor (n,), int64: symbols.
+        """
+        if temperature < 0:
+            raise ValueError(f"generate: temperature is {temperature}; 0 or more fits")
+        random = np.random.default_rng(seed)
+        symbols = torch.as_tensor(context).long().tolist()
+        for _ in range(n):
+            recent = torch.tensor(symbols[-self.card.seq_len :])
+            logp = self.distribution(recent[None])[0, -1].double().cpu()
+            if temperature == 0:
+                symbols.append(self._symbols(int(logp.argmax()))[0])
+                continue
+            share = (logp / temperature).softmax(-1).numpy()
+            first, last = self._symbols(int(random.choice(len(share), p=share / share.sum())))
+            symbols.append(int(random.integers(first, last + 1)))
+        return torch.tensor(symbols[len(symbols) - n :], dtype=torch.int64)
+
+
+def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Predictor:
+    """A trained model with its config.
+
+    Args:
+        path (str | PathLike): the file that `pyseq train --ckpt` wrote.
+        device (str | torch.device): where the model runs.
+
+    Returns:
+        Predictor: with .predict(context, topk), .log_prob(window) and .generate(context, n).
+
+    Raises:
+        UserError: the file is missing or holds no pyseq model.
+    """
+    return Predictor(*load_model(path), device=device)

@@ -1,0 +1,143 @@
+"""The public gather_windows: checks and choice of backend."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pyseq.ops import backends
+from pyseq.ops.gather_windows import reference
+from pyseq.ops.gather_windows.autograd import gather_native
+
+DTYPES = (torch.uint16, torch.int32, torch.int64, torch.float32)
+
+
+@runtime_checkable
+class SymbolStream(Protocol):
+    """What gather_windows asks of a stream that is not a tensor; `pyseq.data.U16Stream` is one."""
+
+    def __len__(self) -> int:
+        """Symbols in the stream."""
+
+    def __getitem__(self, window: slice) -> Tensor:
+        """A uint16 copy of the symbols in `window`."""
+
+    def symbol_source(self) -> Any:
+        """The stream as a `_core.SymbolSource`."""
+
+    def verify(self) -> None:
+        """Raise if what is behind the stream changed since it was opened."""
+
+    def gathered(self, windows: int, length: int) -> None:
+        """Account for windows that were just read; verifies as well."""
+
+
+def gather_windows(
+    stream: Tensor | SymbolStream,
+    offsets: Tensor,
+    length: int,
+    *,
+    dtype: torch.dtype = torch.int64,
+    out: Tensor | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Copy windows of a 16-bit stream into one dense tensor, widened to `dtype`.
+
+    Row n of the result is ``stream[offsets[n] : offsets[n] + length]``. On the CPU the copy runs
+    on several threads with the GIL released.
+
+    Args:
+        stream (Tensor (S,), uint16 | U16Stream): the symbols.
+        offsets (Tensor (N,), int64): first symbol of each window, in [0, S - length]; checked for
+            streams on the CPU, but not on a GPU, where that would synchronise.
+        length (int): symbols per window, at least 1.
+        dtype (torch.dtype): uint16, int32, int64 or float32.
+        out (Tensor (N, length), dtype, contiguous, on the CPU): written instead of a new tensor.
+        threads (int): at most this many for a U16Stream; None is `torch.get_num_threads()`.
+        backend (str): "auto", "native" (CPU), "triton" (GPU) or "reference".
+
+    Returns:
+        Tensor (N, length), `dtype`, on the stream's device; `out` if it was given.
+
+    Raises:
+        TypeError: `stream`, `offsets` or `dtype` is of the wrong kind.
+        ValueError: a shape does not fit, or `length` is not positive.
+        IndexError: a window leaves a stream that lies on the CPU.
+        BackendUnavailable: a backend asked for by name cannot serve the call.
+
+    Example:
+        >>> import torch
+        >>> from pyseq.ops import gather_windows
+        >>> stream = torch.tensor([7, 8, 9, 65535], dtype=torch.uint16)
+        >>> gather_windows(stream, torch.tensor([2, 0]), 2)
+        tensor([[    9, 65535],
+                [    7,     8]])
+    """
+    _check(stream, offsets, length, dtype, out)
+    if isinstance(stream, Tensor):
+        if stream.device.type == "cpu" and not torch.compiler.is_compiling():
+            _check_range(offsets, length, len(stream))
+        if out is None:
+            return torch.ops.pyseq.gather_windows(stream, offsets, length, dtype, backend)
+        return out.copy_(torch.ops.pyseq.gather_windows(stream, offsets, length, dtype, backend))
+    _check_range(offsets, length, len(stream))
+    return _gather_from_stream(stream, offsets, length, dtype, out, threads, backend)
+
+
+def _gather_from_stream(stream, offsets, length, dtype, out, threads, backend) -> Tensor:
+    chosen = backends.choose("gather_windows", backend, {"native": backends.refuse_native})
+    if chosen == "native":
+        windows = torch.empty(len(offsets), length, dtype=dtype) if out is None else out
+        try:
+            gather_native(stream.symbol_source(), offsets, windows, threads)
+        except RuntimeError:
+            stream.verify()  # knows which file changed, and says so
+            raise
+    else:
+        windows = reference.gather_windows(stream, offsets, length, dtype)
+        windows = windows if out is None else out.copy_(windows)
+    stream.gathered(len(offsets), length)  # afterwards: what was copied was still what was opened
+    return windows
+
+
+def _check(stream, offsets, length, dtype, out) -> None:
+    op = "gather_windows"
+    if isinstance(stream, Tensor):
+        if stream.dtype != torch.uint16:
+            raise TypeError(f"{op}: stream is {stream.dtype}; uint16 fits")
+        if stream.dim() != 1:
+            raise ValueError(f"{op}: stream has shape {tuple(stream.shape)}; (S,) fits")
+        if offsets.device != stream.device:
+            raise ValueError(f"{op}: offsets on {offsets.device}, stream on {stream.device}")
+    elif not isinstance(stream, SymbolStream):
+        raise TypeError(f"{op}: stream is a {type(stream).__name__}; a tensor or U16Stream fits")
+    if offsets.dtype != torch.int64:
+        raise TypeError(f"{op}: offsets are {offsets.dtype}; int64 fits")
+    if offsets.dim() != 1:
+        raise ValueError(f"{op}: offsets have shape {tuple(offsets.shape)}; (N,) fits")
+    if length < 1:
+        raise ValueError(f"{op}: length is {length}; at least 1 fits")
+    if dtype not in DTYPES:
+        raise TypeError(f"{op}: dtype is {dtype}; uint16, int32, int64 or float32 fits")
+    if out is None:
+        return
+    if out.dtype != dtype:
+        raise TypeError(f"{op}: out is {out.dtype}; dtype {dtype} fits")
+    if tuple(out.shape) != (len(offsets), length) or not out.is_contiguous():
+        raise ValueError(
+            f"{op}: out has shape {tuple(out.shape)} and strides {out.stride()};"
+            f" a contiguous {(len(offsets), length)} fits"
+        )
+
+
+def _check_range(offsets: Tensor, length: int, symbols: int) -> None:
+    if len(offsets) == 0:
+        return
+    low, high = (int(x) for x in torch.aminmax(offsets))
+    if low < 0 or high > symbols - length:
+        wrong = low if low < 0 else high
+        raise IndexError(
+            f"gather_windows: a window of {length} at {wrong} leaves the stream;"
+            f" offsets from 0 to {symbols - length} fit; stream ({symbols},)"
+        )

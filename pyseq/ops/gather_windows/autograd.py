@@ -1,0 +1,53 @@
+"""gather_windows of a tensor as a registered op; symbols are integers, so there is no gradient."""
+
+import torch
+from torch import Tensor
+
+from pyseq.ops import backends
+from pyseq.ops.gather_windows import reference
+
+_library = torch.library.Library("pyseq", "FRAGMENT")
+_library.define(
+    "gather_windows(Tensor stream, Tensor offsets, int length, ScalarType dtype, str backend)"
+    " -> Tensor"
+)
+
+
+def _gather(stream: Tensor, offsets: Tensor, length: int, dtype: torch.dtype, backend: str):
+    match backends.choose("gather_windows", backend, _refusals(stream)):
+        case "native":
+            windows = torch.empty(offsets.numel(), length, dtype=dtype)
+            source = backends.core().source_in_memory([stream.contiguous().numpy()])
+            gather_native(source, offsets, windows)
+            return windows
+        case "triton":
+            from pyseq.kernels.gather_windows.forward import gather_windows_forward
+
+            return gather_windows_forward(stream.contiguous(), offsets.contiguous(), length, dtype)
+    return reference.gather_windows(stream, offsets, length, dtype)
+
+
+def gather_native(source, offsets: Tensor, out: Tensor, threads: int | None = None) -> None:
+    """Fill `out` from a `_core.SymbolSource`; the GIL is free meanwhile."""
+    threads = threads or torch.get_num_threads()
+    backends.core().gather_windows(source, offsets.contiguous().numpy(), out.numpy(), threads)
+
+
+def _refusals(stream: Tensor) -> dict[str, backends.Refusal]:
+    on_cpu, on_gpu = stream.device.type == "cpu", stream.device.type == "cuda"
+    return {
+        "triton": lambda: (
+            backends.refuse_triton() if on_gpu else f"the stream is on {stream.device}, not on cuda"
+        ),
+        "native": lambda: (
+            backends.refuse_native() if on_cpu else f"the stream is on {stream.device}, not on cpu"
+        ),
+    }
+
+
+_library.impl("gather_windows", _gather, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("pyseq::gather_windows", lib=_library)
+def _(stream, offsets, length, dtype, backend):
+    return torch.empty(offsets.shape[0], length, dtype=dtype, device=stream.device)

@@ -1,0 +1,186 @@
+"""What happens around the steps: metrics, checkpoints, the clock, the progress bar."""
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+
+from pyseq.models.checkpoint import ModelCard, save_model
+from pyseq.training.batches import TrainingBatches
+from pyseq.training.metrics_file import MetricsFile
+
+
+class MetricsRows(Callback):
+    """Writes a row every `log_every` steps and after each validation, also to TensorBoard."""
+
+    def __init__(self, file: MetricsFile, batches: TrainingBatches, symbols_per_batch: int,
+                 log_every: int):  # fmt: skip
+        self.file, self.batches, self.log_every = file, batches, log_every
+        self.symbols_per_batch = symbols_per_batch
+        self.seconds_before = 0.0  # of earlier runs of a resumed training
+        self.latest: dict = {}
+        self.validated_step = -1
+
+    def state_dict(self):
+        return {"seconds": self.seconds_before + time.perf_counter() - self._began}
+
+    def load_state_dict(self, state):
+        self.seconds_before = state["seconds"]
+
+    def setup(self, trainer, module, stage):
+        self._began = time.perf_counter()
+
+    def on_train_start(self, trainer, module):
+        self._last_step = trainer.global_step
+        self._mark = (time.perf_counter(), self.batches.served, self.batches.wait_seconds)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        step = trainer.global_step
+        if step == self._last_step:
+            return  # accumulating
+        self._last_step = step
+        if step % self.log_every == 0 or step == 1:
+            self._write(
+                trainer, {"train_bits": float(module.train_bits.compute()), **self._speed()}
+            )
+            module.train_bits.reset()
+
+    def on_validation_end(self, trainer, module):
+        self._write(trainer, {"val_bits": float(trainer.callback_metrics["val_bits"])})
+        self.validated_step = trainer.global_step
+        if trainer.state.fn == "fit":
+            now, served, waited = self._mark
+            spent = time.perf_counter() - self._validation_began
+            self._mark = (now + spent, served, waited)  # validating is not training
+
+    def on_validation_start(self, trainer, module):
+        self._validation_began = time.perf_counter()
+
+    def _speed(self) -> dict[str, float]:
+        then, served, waited = self._mark
+        self._mark = now, _, now_waited = (
+            time.perf_counter(), self.batches.served, self.batches.wait_seconds)  # fmt: skip
+        seconds = max(now - then, 1e-9)
+        return {
+            "symbols_per_second": (self.batches.served - served) * self.symbols_per_batch / seconds,
+            "data_wait_share": (now_waited - waited) / seconds,
+        }
+
+    def _write(self, trainer, values: dict[str, float]) -> None:
+        row = {
+            "step": trainer.global_step,
+            "epoch": self.batches.loader.epoch,
+            "symbols": self.batches.served * self.symbols_per_batch,
+            "seconds": self.seconds_before + time.perf_counter() - self._began,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None,
+            "memory_mib": peak_memory_mib(),
+            **values,
+        }
+        row = {name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()}
+        self.latest.update(row)
+        self.file.append(row)
+        if trainer.logger is not None:
+            scalars = {
+                name: float(v) for name, v in row.items() if v is not None and name != "step"
+            }
+            trainer.logger.log_metrics(scalars, step=trainer.global_step)
+
+
+class BestModel(Callback):
+    """Keeps the model with the lowest validation loss in the model file."""
+
+    def __init__(self, path: Path, card: ModelCard):
+        self.path, self.card = path, card
+        self.best = float("inf")
+        self.step = 0
+
+    def state_dict(self):
+        return {"best": self.best, "step": self.step}
+
+    def load_state_dict(self, state):
+        self.best, self.step = state["best"], state["step"]
+
+    def on_validation_end(self, trainer, module):
+        bits = float(trainer.callback_metrics["val_bits"])
+        if bits < self.best or not self.path.exists():
+            self.best, self.step = min(bits, self.best), trainer.global_step
+            save_model(self.path, module.model.state_dict(), self.card)
+
+
+class LastCheckpoint(Callback):
+    """Saves the whole state of the training every `every` optimiser steps, and when it ends."""
+
+    def __init__(self, folder: Path, every: int):
+        self.folder, self.every = folder, every
+        self._saved_step = -1
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        step = trainer.global_step
+        if step % self.every == 0 and step != self._saved_step and step > 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer, module):
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def _save(self, trainer) -> None:
+        self._saved_step = trainer.global_step
+        trainer.save_checkpoint(self.folder)
+
+
+class StopAtTime(Callback):
+    """Ends the training when its clock has run out."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if module.progress.seconds is not None and module.progress(trainer.global_step) >= 1:
+            trainer.should_stop = True
+
+
+class BitsProgressBar(TQDMProgressBar):
+    """Loss in bits per symbol beside its ceiling, speed, time left and memory."""
+
+    def __init__(self, rows: MetricsRows, ceiling_bits: float):
+        super().__init__(refresh_rate=10)
+        self.rows, self.ceiling_bits = rows, ceiling_bits
+
+    def get_metrics(self, trainer, module):
+        latest = self.rows.latest
+        shown = {}
+        for name, key in (("bits", "train_bits"), ("val", "val_bits")):
+            if latest.get(key) is not None:
+                shown[name] = f"{latest[key]:.3f}"
+        shown["ceiling"] = f"{self.ceiling_bits:.3f}"
+        if "symbols_per_second" in latest:
+            shown["symbols/s"] = f"{latest['symbols_per_second']:,.0f}"
+            shown["MiB"] = f"{latest['memory_mib']:,.0f}"
+        return shown
+
+
+class LinePrinter(Callback):
+    """A line per validation, for logs and pipes, where a progress bar would be noise."""
+
+    def __init__(self, rows: MetricsRows, ceiling_bits: float, steps: int):
+        self.rows, self.ceiling_bits, self.steps = rows, ceiling_bits, steps
+
+    def on_validation_end(self, trainer, module):
+        latest = self.rows.latest
+        train = latest.get("train_bits")
+        speed = latest.get("symbols_per_second", 0.0)
+        print(
+            f"step {trainer.global_step}/{self.steps}"
+            f"  train {'-' if train is None else format(train, '.3f')}"
+            f"  validation {latest['val_bits']:.3f} bits/symbol (ceiling {self.ceiling_bits:.3f})"
+            f"  {speed:,.0f} symbols/s  {latest['memory_mib']:,.0f} MiB",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def peak_memory_mib() -> float:
+    """Peak memory in MiB: of the GPU's allocator if one is used, else of the process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux counts KiB

@@ -1,0 +1,90 @@
+"""Lightning's checkpoints as safetensors and JSON: nothing in them is ever executed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from pyseq.errors import UserError
+
+STATE = "state.json"
+
+
+class SafetensorsCheckpointIO(CheckpointIO):
+    """A checkpoint is a folder: state.json, and the tensors it names in one safetensors file.
+
+    The tensors are written first under a name of their own; renaming state.json into place is the
+    moment at which the new checkpoint replaces the old one, so a kill leaves one of the two whole.
+    """
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, torch.Tensor] = {}
+        skeleton = _split(checkpoint, tensors)
+        name = f"tensors-{checkpoint['global_step']}.safetensors"
+        _replace(folder / name, lambda file: safetensors.torch.save_file(tensors, file))
+        text = json.dumps({"tensors": name, "checkpoint": skeleton}, indent=1)
+        _replace(folder / STATE, lambda file: file.write_text(text))
+        for old in folder.glob("*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict[str, Any]:
+        folder = Path(path)
+        try:
+            state = json.loads((folder / STATE).read_text())
+            tensors = safetensors.torch.load_file(folder / state["tensors"])
+            return _join(state["checkpoint"], tensors)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder} holds no training state: {error}") from error
+
+    def remove_checkpoint(self, path) -> None:
+        for file in Path(path).glob("*"):
+            file.unlink()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return (folder / STATE).is_file()
+
+
+def _replace(path: Path, write) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _split(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """JSON in place of nested containers; tensors move to `tensors` and leave their key."""
+    if isinstance(value, torch.Tensor):
+        key = str(len(tensors))
+        tensors[key] = value.detach().cpu().contiguous().clone()
+        return {"tensor": key}
+    if isinstance(value, dict):
+        return {"items": [[_split(k, tensors), _split(v, tensors)] for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_split(v, tensors) for v in value]}
+    if isinstance(value, list):
+        return [_split(v, tensors) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint holds a {type(value).__name__}, which JSON cannot say")
+
+
+def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_join(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "tuple" in value:
+        return tuple(_join(v, tensors) for v in value["tuple"])
+    return {_join(k, tensors): _join(v, tensors) for k, v in value["items"]}

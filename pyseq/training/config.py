@@ -1,0 +1,140 @@
+"""Everything `pyseq train` can be told; flags, help, saved YAML and report come from here."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from pyseq.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a model to predict the next symbol of a u16 stream."""
+
+    u16_path: str
+    """The stream: a raw little-endian u16 file, or a glob of shards."""
+    ckpt: str = "model.pt"
+    """Where the best model goes (a safetensors file); the run folder is this without its suffix
+    plus .run/."""
+
+    model: Literal["baseline"] = "baseline"
+    """Which model."""
+    d_model: int = 256
+    """Width of the model."""
+    nlayers: int = 4
+    """Decoder blocks."""
+    nhead: int = 8
+    """Query heads."""
+    nhead_kv: int | None = None
+    """Key and value heads; default: as many as query heads."""
+    dim_ff: int = 1024
+    """Feed-forward width without its gate; the gated layer has two thirds of it."""
+    dropout: float = 0.0
+    """Dropout probability."""
+
+    kind: Literal["auto", "tokens", "values"] = "auto"
+    """Whether magnitude means something; auto asks the JSON, then the data."""
+    alphabet: int | None = None
+    """Declared alphabet size; default: the JSON's, or the highest symbol + 1."""
+    bins: int | Literal["auto", "none"] = "auto"
+    """Classes of equal width over the alphabet; auto: 1024 for values with more symbols than
+    that, else none (every symbol is a class)."""
+    io: Literal["mmap", "pread", "ram"] = "mmap"
+    """How the file is read."""
+    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Shares of the stream for training, validation and test, in this order."""
+    max_samples: int | None = None
+    """Train on this many symbols only, from the start of the training range."""
+    seq_len: int = 256
+    """Symbols of context."""
+    stride: int | None = None
+    """Distance between training windows; default: seq_len, so an epoch sees each symbol once."""
+
+    epochs: int = 1
+    """Passes over the training windows."""
+    max_steps: int | None = None
+    """Stop after this many optimiser steps."""
+    max_time: float | None = None
+    """Stop after this many minutes; the schedule then follows the clock."""
+    batch: int = 64
+    """Windows per step, over all devices."""
+    gradient_accumulation: int = 1
+    """Batches per optimiser step."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimiser; sgd has momentum .9."""
+    lr: float = 1e-3
+    """Learning rate."""
+    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
+    """Learning-rate schedule."""
+    warmup_ratio: float = 0.05
+    """Share of the optimiser steps in which the rate rises."""
+    weight_decay: float = 0.01
+    """Decay of matrices (not of gains and temperatures)."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 does not clip."""
+    use_amp: bool = False
+    """Compute in bfloat16 where it is safe (autocast)."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+
+    eval_every: int = 500
+    """Optimiser steps between validations."""
+    eval_symbols: int = 100_000
+    """Symbols scored at each validation, and in the final test."""
+    patience: int | None = None
+    """Stop after this many validations without improvement."""
+    save_every: int = 500
+    """Optimiser steps between checkpoints of the training state."""
+    log_every: int = 20
+    """Optimiser steps between rows of metrics."""
+    resume: Literal["auto", "never"] = "never"
+    """auto: go on from the run folder's last checkpoint, if there is one."""
+
+    seed: int = 0
+    """Seed of weights, order of windows and dropout."""
+    device: str = "auto"
+    """auto, cpu, cuda, or cuda:N."""
+    workers: int = 0
+    """Threads that gather batches (there are no worker processes); 0: as many as torch uses."""
+
+    def check(self) -> None:
+        """Raise UserError, one sentence, if a number makes no sense."""
+        at_least_one = ("seq_len", "batch", "epochs", "gradient_accumulation", "eval_every",
+                        "eval_symbols", "save_every", "log_every")  # fmt: skip
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}; at least 1 fits")
+        for name in ("stride", "max_steps", "max_samples", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}; at least 1 fits")
+        if not self.lr > 0:
+            raise UserError(f"--lr {self.lr}; a positive rate fits")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise UserError(f"--warmup_ratio {self.warmup_ratio}; 0 to 1 fits")
+        if self.max_time is not None and not self.max_time > 0:
+            raise UserError(f"--max_time {self.max_time}; a positive number of minutes fits")
+        if self.clip < 0 or self.weight_decay < 0 or self.workers < 0:
+            raise UserError("--clip, --weight_decay and --workers must not be negative")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def to_yaml(self) -> str:
+        """YAML that `--config` reads back."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items()}
+        return yaml.safe_dump(values, sort_keys=False)
+
+
+def threads_to_use(workers: int) -> tuple[int | None, str | None]:
+    """Gather threads for `--workers`, and a sentence if it had to be capped."""
+    if workers == 0:
+        return None, None
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if workers <= cores:
+        return workers, None
+    return cores, f"--workers {workers} is capped at this machine's {cores} cores"

@@ -1,0 +1,74 @@
+"""The Lightning module: loss, optimiser and validation of a next-symbol model."""
+
+import math
+
+import lightning
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from pyseq.data.binning import Binning
+from pyseq.models.sequence_model import SequenceModel
+from pyseq.training.config import TrainConfig
+from pyseq.training.schedules import Progress, rate_factor
+
+BITS = 1 / math.log(2)  # bits per nat
+
+
+class SequenceTraining(lightning.LightningModule):
+    """Trains a model whose `loss(window)` is in nats per symbol.
+
+    Args:
+        model (SequenceModel): what is trained.
+        config (TrainConfig): optimiser and schedule.
+        binning (Binning): from symbols of the stream to the model's classes.
+        steps (int): optimiser steps at the most.
+    """
+
+    def __init__(self, model: SequenceModel, config: TrainConfig, binning: Binning, steps: int):
+        super().__init__()
+        self.model = model
+        self.config, self.binning = config, binning
+        seconds = None if config.max_time is None else 60 * config.max_time
+        self.progress = Progress(steps, seconds)
+        self.compiled_loss = torch.compile(model.loss) if config.compile else model.loss
+        self.train_bits = MeanMetric()
+        self.validation_bits = MeanMetric()
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        loss = self.compiled_loss(self.binning.apply(batch["window"]))
+        self.train_bits.update(loss.detach() * BITS)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        loss = self.compiled_loss(self.binning.apply(batch["window"]))
+        self.validation_bits.update(loss * BITS, weight=len(batch["window"]))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_bits", self.validation_bits.compute())
+        self.validation_bits.reset()
+
+    def configure_optimizers(self):
+        config = self.config
+        matrices = [p for p in self.model.parameters() if p.dim() >= 2]
+        others = [p for p in self.model.parameters() if p.dim() < 2]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer: torch.optim.Optimizer
+        match config.optimizer:
+            case "adamw":
+                optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
+            case "adam":
+                optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
+            case "sgd":
+                optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _rate(self, step: int) -> float:
+        return rate_factor(self.config.schedule, self.progress(step), self.config.warmup_ratio)

@@ -1,0 +1,59 @@
+"""metrics.jsonl and metrics.csv of a run: the same rows, one for programs, one for people."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "symbols",  # trained on so far, repeats counted
+    "seconds",
+    "train_bits",
+    "val_bits",
+    "lr",
+    "symbols_per_second",
+    "data_wait_share",  # share of the time spent waiting for batches
+    "memory_mib",  # peak of the process, or of the GPU's allocator
+)
+
+
+class MetricsFile:
+    """Appends rows; on resume those past the checkpoint's step are dropped first.
+
+    Args:
+        folder (Path): the run folder.
+        keep_until (int): rows of later steps are dropped; 0 starts anew.
+    """
+
+    def __init__(self, folder: Path, keep_until: int = 0):
+        self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        rows = [row for row in self.read(folder) if row["step"] <= keep_until]
+        self._jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with self._csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    @staticmethod
+    def read(folder: Path) -> list[dict[str, Any]]:
+        """All rows so far; a last line that a kill cut short is left out."""
+        path = folder / "metrics.jsonl"
+        rows = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row; columns may be missing, but none may be unknown."""
+        unknown = set(row) - set(COLUMNS)
+        if unknown:
+            raise ValueError(f"unknown metric columns {sorted(unknown)}; known: {COLUMNS}")
+        with self._jsonl.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        with self._csv.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)

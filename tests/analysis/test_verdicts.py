@@ -1,0 +1,214 @@
+import numpy as np
+import pytest
+
+from pyseq.analysis.baselines import baseline_table
+from pyseq.analysis.ceilings import ceiling
+from pyseq.analysis.verdicts import compare, judge
+
+_BLOCK = 64
+
+
+def _ceiling(train, alphabet):
+    return ceiling(np.bincount(train, minlength=alphabet))
+
+
+def _add_half(train, test, alphabet):
+    counts = np.bincount(train, minlength=alphabet) + 0.5
+    return -np.log2(counts / counts.sum())[test]
+
+
+def _chain(rng, alphabet, count, share):
+    """Symbols that follow their predecessor plus one in `share` of the cases, else any symbol."""
+    steps = np.where(rng.random(count) < share, 1, rng.integers(0, alphabet, count))
+    return np.cumsum(steps) % alphabet
+
+
+def test_an_order_1_fit_to_independent_streams_is_at_chance():
+    kinds, rng = [], np.random.default_rng(0)
+    for _ in range(200):
+        symbols = rng.integers(0, 16, 6000)
+        train, test = symbols[:5000], symbols[5000:]
+        table = baseline_table(train, test, 16)
+        verdict = judge(
+            table["order-1"],
+            table["marginal"],
+            test,
+            ceiling=_ceiling(train, 16),
+            block=_BLOCK,
+        )
+        kinds.append(verdict.kind)
+    assert kinds.count("at chance") >= 190
+
+
+def test_a_model_that_only_knows_the_law_better_than_its_training_symbols_is_at_chance():
+    # An untrained network on uniform symbols is nearer to the law than the frequencies of the
+    # training symbols are. The gain over the marginal alone would call that structure.
+    rng = np.random.default_rng(1)
+    claimed, fooled = 0, 0
+    for _ in range(100):
+        symbols = rng.integers(0, 256, 12_000)
+        train, test = symbols[:10_000], symbols[10_000:]
+        verdict = judge(
+            np.full(test.size, 8.0),
+            _add_half(train, test, 256),
+            test,
+            ceiling=_ceiling(train, 256),
+            block=_BLOCK,
+        )
+        claimed += verdict.kind == "structure"
+        fooled += verdict.gain.low > 0
+    assert fooled > 50
+    assert claimed <= 5
+
+
+def test_says_why_a_gain_does_not_count():
+    symbols = np.random.default_rng(1).integers(0, 256, 12_000)
+    train, test = symbols[:10_000], symbols[10_000:]
+    verdict = judge(
+        np.full(test.size, 8.0),
+        _add_half(train, test, 256),
+        test,
+        ceiling=_ceiling(train, 256),
+        block=_BLOCK,
+    )
+    assert verdict.kind == "at chance"
+    assert "does not count" in verdict.sentence
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_planted_chain_is_structure(share):
+    rng = np.random.default_rng(2)
+    symbols = _chain(rng, 16, 60_000, share)
+    train, test = symbols[:50_000], symbols[50_000:]
+    table = baseline_table(train, test, 16)
+    verdict = judge(
+        table["order-1"],
+        table["marginal"],
+        test,
+        ceiling=_ceiling(train, 16),
+        block=_BLOCK,
+        others={"order-2": table["order-2"]},
+        name="the chain model",
+    )
+    assert verdict.kind == "structure"
+    assert 0 < verdict.gain.low < verdict.gain.value < verdict.gain.high
+    assert verdict.gain.value == pytest.approx(
+        np.mean(table["marginal"]) - np.mean(table["order-1"])
+    )
+    assert verdict.sentence.startswith("structure: the chain model needs")
+    assert "order-2" in verdict.sentence
+
+
+@pytest.mark.parametrize(("alphabet", "spread"), [(2, 0.3), (16, 0.05), (256, 0.05)])
+def test_the_sensitivity_it_states_is_about_right(alphabet, spread):
+    # Plant gains below and above what the verdict on independent symbols says it would notice.
+    rng = np.random.default_rng(3)
+    symbols = rng.integers(0, alphabet, 8000)
+    marginal = np.full(symbols.size, np.log2(alphabet))
+    noise = rng.normal(0.0, spread, symbols.size)
+    noise -= noise.mean()
+    options = {"ceiling": ceiling(np.full(alphabet, 100)), "block": _BLOCK}
+    nothing = judge(marginal + noise, marginal, symbols, **options)
+    assert nothing.kind == "at chance"
+    noticed = float(nothing.sentence.split("a gain of about ")[1].split(" ")[0])
+    for factor, kind in ((0.6, "at chance"), (1.4, "structure")):
+        verdict = judge(marginal + noise - factor * noticed, marginal, symbols, **options)
+        assert verdict.kind == kind, factor
+
+
+def test_at_chance_names_the_numbers_and_claims_no_certificate():
+    rng = np.random.default_rng(4)
+    symbols = rng.integers(0, 16, 60_000)
+    train, test = symbols[:50_000], symbols[50_000:]
+    table = baseline_table(train, test, 16)
+    verdict = judge(
+        table["order-1"] + 0.001,
+        table["marginal"],
+        test,
+        ceiling=_ceiling(train, 16),
+        block=_BLOCK,
+        others={"order-1": table["order-1"], "order-2": table["order-2"]},
+    )
+    assert verdict.kind == "at chance"
+    for part in (
+        "at chance",
+        f"{np.mean(table['order-1']) + 0.001:.4f} bits/symbol",
+        f"the marginal {np.mean(table['marginal']):.4f}",
+        "independent symbols allow 4.0000",
+        "10,000 symbols",
+        "order-1 and order-2 found nothing either",
+        "a pass is not a certificate",
+    ):
+        assert part in verdict.sentence
+
+
+def test_a_model_that_misses_what_a_markov_chain_sees_is_told_so():
+    symbols = _chain(np.random.default_rng(5), 16, 60_000, 0.5)
+    train, test = symbols[:50_000], symbols[50_000:]
+    table = baseline_table(train, test, 16)
+    verdict = judge(
+        table["marginal"],
+        table["marginal"],
+        test,
+        ceiling=_ceiling(train, 16),
+        block=_BLOCK,
+        others={"order-1": table["order-1"]},
+    )
+    assert verdict.kind == "at chance"
+    assert "the symbols do depend on each other: order-1" in verdict.sentence
+    assert "found nothing" not in verdict.sentence
+
+
+def test_far_behind_the_marginal_is_worse_and_a_hair_behind_is_chance():
+    rng = np.random.default_rng(6)
+    symbols = rng.integers(0, 16, 6000)
+    train, test = symbols[:5000], symbols[5000:]
+    marginal = baseline_table(train, test, 16)["marginal"]
+    options = {"ceiling": _ceiling(train, 16), "block": _BLOCK}
+    far = judge(marginal + 0.5, marginal, test, **options)
+    assert far.kind == "worse than the marginal"
+    assert "at chance, and worse than the marginal" in far.sentence
+    assert far.gain.high < 0
+    assert judge(marginal + 0.01, marginal, test, **options).kind == "at chance"
+
+
+def test_one_symbol_shows_nothing():
+    verdict = judge([0.5], [4.0], [3], ceiling=ceiling(np.full(16, 100)), block=_BLOCK)
+    assert verdict.kind == "at chance"
+    assert "too few to notice any gain" in verdict.sentence
+
+
+def test_compare():
+    rng = np.random.default_rng(7)
+    base = rng.exponential(4.0, 5000)
+    better = base - 0.1 + rng.normal(0, 0.5, base.size)
+    found = compare(better, base, block=_BLOCK, name_a="A", name_b="B")
+    assert found.kind == "better"
+    assert found.sentence.startswith("A is better than B")
+    assert found.gain.low > 0
+    back = compare(base, better, block=_BLOCK, name_a="B", name_b="A")
+    assert back.kind == "worse"
+    assert f"a loss of {found.gain.value:.3f}" in back.sentence
+    # The same symbols are hard for both, so the pairing shows what two separate means would not.
+    assert found.gain.half_width < 0.05 < 1.96 * base.std() / np.sqrt(base.size)
+
+
+def test_compare_finds_no_difference_where_there_is_none():
+    rng = np.random.default_rng(8)
+    kinds = []
+    for _ in range(200):
+        base = rng.exponential(4.0, 1000)
+        other = base + rng.normal(0, 0.5, base.size)
+        kinds.append(compare(other, base, block=16, name_a="A", name_b="B").kind)
+    # 95 % of 200, standard deviation 3.1.
+    assert 180 <= kinds.count("no difference") <= 199
+    assert "no difference that the data can show" in compare(
+        [1.0, 2.0, 1.5], [1.0, 2.0, 1.6], block=1, name_a="A", name_b="B"
+    ).sentence  # fmt: skip
+
+
+def test_refuses_unpaired_arrays():
+    with pytest.raises(ValueError, match="belong to the same symbols"):
+        compare([1.0, 2.0], [1.0], block=1, name_a="A", name_b="B")
+    with pytest.raises(ValueError, match="belong to the same symbols"):
+        judge([1.0, 2.0], [1.0, 2.0], [3], ceiling=ceiling([5, 5]), block=1)

@@ -1,0 +1,269 @@
+"""The measuring harness: it refuses wrong answers, interleaves, and its arithmetic is right."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import harness, rows
+from benchmarks.bench_gather_windows import cases as gather_cases
+from benchmarks.harness import Case, Ceiling, Contestant, Settings, WrongAnswer, measure
+from benchmarks.memory import peak_extra_bytes
+
+MIB = 2**20
+
+
+class Clock:
+    """A stopwatch for contestants that say how long they take instead of taking it."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def __call__(self, run) -> float:
+        start = self.now
+        run()
+        return self.now - start
+
+    def contestant(self, name: str, seconds: list[float], *, answer: float = 42.0):
+        """A `make` whose n-th call ever takes seconds[n], the last one repeating."""
+        calls = 0
+
+        def call() -> float:
+            nonlocal calls
+            self.now += seconds[min(calls, len(seconds) - 1)]
+            self.log.append(name)
+            calls += 1
+            return answer
+
+        return lambda _: call
+
+
+@contextmanager
+def no_inputs():
+    yield None
+
+
+def check_42(_, result: float) -> None:
+    if result != 42.0:
+        raise WrongAnswer(f"{result}; 42 fits")
+
+
+def case_of(contestants, ceilings=()) -> Case:
+    return Case(
+        op="answer",
+        direction="forward",
+        shape="B=1",
+        dtype="float32",
+        inputs=no_inputs,
+        contestants=contestants,
+        check=check_42,
+        unit="tokens/s",
+        work=100,
+        ceilings=ceilings,
+        ceiling_work=3.0,
+    )
+
+
+# One call per sample and three calls of warm-up, so that call numbers are known.
+SETTINGS = Settings(rounds=4, sample_seconds=1e-9, warmup_seconds=0.0)
+BEFORE_ROUNDS = 5  # calls: one checked, one for its memory, three to warm up
+
+
+def test_a_wrong_contestant_is_never_timed():
+    clock = Clock()
+    right = Contestant("right", clock.contestant("right", [1.0]))
+    wrong = Contestant("wrong", clock.contestant("wrong", [1.0], answer=41.0), peer=True)
+    with pytest.raises(WrongAnswer, match=r"answer, B=1, float32: wrong is wrong.*41.0; 42 fits"):
+        measure(case_of([right, wrong]), SETTINGS, stopwatch=clock)
+    assert clock.log == ["right", "wrong"]  # one checked call each, and nothing after
+
+
+def test_a_contestant_that_goes_wrong_while_timed_is_refused():
+    answers = iter([42.0] * (BEFORE_ROUNDS + SETTINGS.rounds) + [0.0])
+    clock = Clock()
+    turns_wrong = Contestant("turns wrong", lambda _: lambda: next(answers))
+    with pytest.raises(WrongAnswer, match="turns wrong"):
+        measure(case_of([turns_wrong]), SETTINGS, stopwatch=lambda run: run() or 1.0)
+    assert clock.log == []
+
+
+def test_a_wrong_gather_is_refused():
+    case = gather_cases(quick=True, symbols=1 << 16)[0]
+    honest = next(c for c in case.contestants if c.name == "numpy")
+
+    def off_by_one(inputs):
+        call = honest.make(inputs)
+
+        def wrong():
+            offsets, windows = call()
+            return offsets + 1, windows
+
+        return wrong
+
+    wrong = replace(case, contestants=[Contestant("off by one", off_by_one)], ceilings=[])
+    with pytest.raises(WrongAnswer, match=r"off by one is wrong.*symbols 0 after the offsets"):
+        measure(wrong, Settings.quick())
+    right = replace(case, contestants=[honest], ceilings=[])
+    assert measure(right, Settings.quick()).timings[0].seconds.shape == (3,)
+
+
+def test_contestants_are_interleaved_and_rotated():
+    clock = Clock()
+    names = ("a", "b", "c")
+    contestants = [Contestant(name, clock.contestant(name, [1.0])) for name in names]
+    measurement = measure(case_of(contestants), SETTINGS, stopwatch=clock)
+    assert measurement.order == tuple("abc bca cab abc".replace(" ", ""))
+    after_rounds = len(names)  # each is checked once more
+    assert tuple(clock.log[-len(measurement.order) - after_rounds : -after_rounds]) == (
+        measurement.order
+    )
+
+
+def test_quantiles_ratios_and_shares_are_taken_within_rounds():
+    clock = Clock()
+    before = [1.0] * BEFORE_ROUNDS
+    # The machine slows down twofold from round to round; ratios must not see that.
+    ours = clock.contestant("ours", [*before, 1.0, 2.0, 4.0, 8.0])
+    slow = clock.contestant("slow", [*before, 9.0, 18.0, 36.0, 72.0])
+    best = clock.contestant("best", [*before, 3.0, 6.0, 12.0, 24.0])
+    # A ceiling is not checked, so its rounds begin one call earlier.
+    limit = clock.contestant("limit", [*before[1:], 0.5, 1.0, 2.0, 4.0])
+    loose = clock.contestant("loose", [1.0])
+    case = case_of(
+        [Contestant("ours", ours), Contestant("slow", slow, True), Contestant("best", best, True)],
+        [Ceiling("limit", "GB/s", 3.0, limit), Ceiling("loose", "GB/s", 1.0, loose)],
+    )
+    measurement = measure(case, SETTINGS, stopwatch=clock)
+    ours, slow, best, limit, _ = measurement.timings
+    assert ours.seconds.tolist() == [1.0, 2.0, 4.0, 8.0]
+    assert ours.quantiles == pytest.approx((1.6, 3.0, 5.6))
+    assert measurement.best_peer is best
+    assert measurement.ratio(ours) == pytest.approx((3.0, 3.0, 3.0))
+    assert measurement.ratio(slow) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert measurement.ratio(limit) is None
+    assert measurement.ceiling.name == "limit"
+    assert measurement.ceiling_value(measurement.ceiling) == pytest.approx(3.0 / 1.5)
+    assert measurement.ceiling_share(ours) == pytest.approx(0.5)
+    assert measurement.unit_value(ours) == pytest.approx(100 / 3.0)
+
+
+def test_a_fresh_contestant_is_made_and_closed_for_every_sample():
+    events = []
+
+    class Call:
+        def __call__(self):
+            return 42.0
+
+        def close(self):
+            events.append("close")
+
+    def make(_):
+        events.append("make")
+        return Call()
+
+    case = case_of([Contestant("fresh", make, fresh=True)])
+    measure(case, SETTINGS, stopwatch=lambda run: run() or 1.0)
+    once_each = 4  # checked, memory, warm-up, checked again
+    assert events == ["make", "close"] * (SETTINGS.rounds + once_each)
+    events.clear()
+    case = case_of([Contestant("kept", make)])
+    measure(case, SETTINGS, stopwatch=lambda run: run() or 1.0)
+    assert events == ["make", "close"]
+
+
+def test_short_calls_are_repeated_within_a_sample():
+    clock = Clock()
+    case = case_of([Contestant("short", clock.contestant("short", [0.25]))])
+    settings = replace(SETTINGS, rounds=1, sample_seconds=1.0)
+    timing = measure(case, settings, stopwatch=clock).timings[0]
+    assert timing.seconds.tolist() == [0.25]  # seconds per call, not per sample
+    assert len(clock.log) == BEFORE_ROUNDS + 4 + 1
+
+
+def test_contestants_of_one_name_and_ceilings_of_two_units_are_refused():
+    twice = [Contestant("a", lambda _: lambda: 42.0)] * 2
+    with pytest.raises(ValueError, match="a name of its own"):
+        measure(case_of(twice))
+    ceilings = [
+        Ceiling("copy", "GB/s", 1.0, lambda _: lambda: None),
+        Ceiling("gemm", "TFLOP/s", 1.0, lambda _: lambda: None),
+    ]
+    with pytest.raises(ValueError, match=r"GB/s.*TFLOP/s"):
+        measure(case_of(twice[:1], ceilings))
+
+
+def test_results_are_kept_until_they_do_not_fit_in_the_cache():
+    cache = harness.cache_bytes()
+    assert harness.results_past_cache(cache) == 4
+    assert harness.results_past_cache(4 * cache - 1) == 2
+    assert harness.results_past_cache(0) == 0
+    following = harness.rotate("ab")
+    assert [following() for _ in range(5)] == list("ababa")
+
+
+def test_threads_are_set_for_the_measurement_and_put_back():
+    before = torch.get_num_threads()
+    seen = []
+
+    def call() -> float:
+        seen.append(torch.get_num_threads())
+        return 42.0
+
+    case = case_of([Contestant("a", lambda _: call)])
+    measurement = measure(case, replace(SETTINGS, threads=1), stopwatch=lambda run: run() or 1.0)
+    assert set(seen) == {1}
+    assert measurement.threads == 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("ones", [np.ones, torch.ones], ids=["numpy", "torch"])
+def test_peak_memory_counts_what_a_call_touches(ones):
+    size = 64 * MIB
+    item = ones(1).itemsize
+    peak = peak_extra_bytes(lambda: ones(size // item))
+    if peak is None:
+        pytest.skip("this system keeps no resettable high-water mark")
+    assert size * 0.95 < peak < size * 1.2
+    held = ones(size // item)
+    assert peak_extra_bytes(lambda: held.sum()) < size * 0.2
+
+
+def test_rows_are_appended_under_a_fixed_header(tmp_path):
+    clock = Clock()
+    case = case_of(
+        [
+            Contestant("ours", clock.contestant("ours", [1.0])),
+            Contestant("theirs", clock.contestant("theirs", [2.0]), peer=True),
+        ],
+        [Ceiling("copy", "GB/s", 6.0, clock.contestant("copy", [1.0]))],
+    )
+    measurement = measure(case, SETTINGS, stopwatch=clock)
+    path = rows.store([measurement], tmp_path)
+    assert path.parent.parent == tmp_path
+    assert path.name == "answer.csv"
+    before = path.read_bytes()
+    assert before.decode().splitlines()[0] == ",".join(rows.COLUMNS)
+    assert rows.store([measurement], tmp_path) == path
+    assert path.read_bytes().startswith(before)
+    ours, theirs, copy = rows.read(path)[-3:]
+    assert len(rows.read(path)) == 6
+    assert (ours["p50"], ours["unit_value"], ours["ratio"]) == ("1", "100", "2")
+    assert (ours["ceiling"], ours["ceiling_value"]) == ("copy (GB/s)", "6")
+    assert (ours["ceiling_share"], ours["peer"], ours["rounds"]) == ("0.5", "theirs", "4")
+    assert (theirs["role"], theirs["ratio"]) == ("peer", "1")
+    assert (copy["role"], copy["unit"], copy["ratio"]) == ("ceiling", "GB/s", "")
+    assert all(ours[name] for name in ("device", "torch", "python", "isa", "commit", "date"))
+
+
+def test_a_changed_header_is_refused_and_nothing_written(tmp_path):
+    path = tmp_path / "op.csv"
+    path.write_text("op,backend,milliseconds\ngather,numpy,3\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"header 'op,backend,milliseconds'"):
+        rows.append(path, [dict.fromkeys(rows.COLUMNS, "1")])
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="columns"):
+        rows.read(path)

@@ -1,0 +1,43 @@
+"""`pyseq bench`: what it refuses, and one quick run."""
+
+import pytest
+
+from pyseq.cli import bench, main
+
+
+def test_a_quick_run_prints_every_contestant_and_stores_nothing(capsys):
+    from benchmarks import registry, rows
+
+    before = sorted(rows.RESULTS.glob("**/*"))
+    assert main.main(["bench", "gather_windows", "--quick", "--rounds=2", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    for case in registry.cases("gather_windows", quick=True):
+        for contestant in case.contestants:
+            assert contestant.name in printed
+    assert "vs best peer" in printed
+    assert sorted(rows.RESULTS.glob("**/*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no benchmark is called 'nothing'; known: gather_windows"),
+        (["gather_windows", "--quick", "--save"], "a quick run is no measurement"),
+        (["gather_windows", "--save", "--rounds", "9"], "9 rounds; at least 10"),
+        (["gather_windows", "--threads", "0"], "at least 1 of each fits"),
+        (["gather_windows", "--device", "abacus"], "device 'abacus' is not there"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(arguments, message, capsys):
+    assert main.main(["bench", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_without_a_checkout_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "site-packages/pyseq/cli/bench.py"))
+    assert main.main(["bench", "gather_windows"]) == 2
+    assert "pyseq bench needs a checkout" in capsys.readouterr().err

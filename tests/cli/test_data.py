@@ -1,0 +1,196 @@
+import os
+import wave
+
+import numpy as np
+import pytest
+
+from pyseq.cli.data import main
+from pyseq.data.stream_info import read_info
+from pyseq.data.streams import Markov1, make
+from pyseq.errors import UserError
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def stored(path):
+    return np.fromfile(path, dtype="<u2")
+
+
+@pytest.mark.parametrize("name", ["uniform", "biased", "markov1", "hmac_rolls"])
+def test_synthetic_writes_the_named_stream(tmp_path, capsys, name):
+    out = tmp_path / "s.u16"
+    assert main(["synthetic", name, "--count", "5000", "--seed", "3", "--out", str(out)]) == 0
+    stream, info = make(name), read_info(out)
+    np.testing.assert_array_equal(stored(out), stream.generate(5000, 3).numpy())
+    assert (info.alphabet, info.kind) == (stream.alphabet, stream.kind)
+    assert (info.entropy_rate, info.min_entropy) == (stream.entropy_rate, stream.min_entropy)
+    assert info.source == stream.describe(3)
+    printed = capsys.readouterr()
+    assert printed.out == (
+        f"{out}: 5,000 symbols, alphabet {stream.alphabet}, {stream.kind}, "
+        f"entropy rate {stream.entropy_rate:.5f} bits/symbol, sha256 {info.sha256[:12]}\n"
+    )
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("spelling", ["matrix_seed", "matrix-seed"])
+@pytest.mark.parametrize("order", [0, 1])
+def test_flags_in_both_spellings_and_any_order(tmp_path, spelling, order):
+    out = tmp_path / "s.u16"
+    common = ["--count", "1000", "--out", str(out)]
+    flags = [f"--{spelling}", "5", "--alphabet", "8"]
+    if order:
+        main(["synthetic", *common, "markov1", *flags])
+    else:
+        main(["synthetic", "markov1", *flags, *common])
+    np.testing.assert_array_equal(stored(out), Markov1(8, matrix_seed=5).generate(1000, 0).numpy())
+
+
+def test_text_of_paths(tmp_path, capsys):
+    for name in ("b.py", "a.py", "c.txt"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text(name)
+    out = str(tmp_path / "s.u16")
+    lone, folder = str(tmp_path / "in" / "c.txt"), str(tmp_path / "in")
+    assert main(["text", lone, folder, "--pattern", "*.py", "--out", out]) == 0
+    assert bytes(stored(out).astype(np.uint8)) == b"c.txta.pyb.py"
+    assert f"{out}: 13 symbols, alphabet 256, tokens, sha256 " in capsys.readouterr().out
+
+
+def test_text_of_the_standard_library(tmp_path):
+    out = tmp_path / "s.u16"
+    assert main(["text", "--stdlib", "--out", str(out)]) == 0
+    info = read_info(out)
+    assert "standard library of" in info.source
+    assert info.count > 1_000_000
+
+
+@pytest.mark.parametrize("sources", [[], ["a.txt", "--stdlib"]])
+def test_text_takes_paths_or_the_standard_library(tmp_path, sources):
+    with pytest.raises(UserError, match="either files and folders or --stdlib"):
+        main(["text", *sources, "--out", str(tmp_path / "s.u16")])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("channel", "expected"), [("1", [32767, 32772]), ("mix", [32768, 32770])])
+def test_wav(tmp_path, channel, expected):
+    source, out = tmp_path / "in.wav", tmp_path / "s.u16"
+    with wave.open(os.fspath(source), "wb") as writer:
+        writer.setnchannels(2)
+        writer.setsampwidth(2)
+        writer.setframerate(8000)
+        writer.writeframes(np.array([[1, -1], [0, 4]], dtype="<i2").tobytes())
+    assert main(["wav", str(source), "--channel", channel, "--out", str(out)]) == 0
+    assert stored(out).tolist() == expected
+    assert read_info(out).kind == "values"
+
+
+def test_npy(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([4, 2]))
+    out = tmp_path / "s.u16"
+    flags = ["--alphabet", "9", "--kind", "tokens", "--out", str(out)]
+    assert main(["npy", str(tmp_path / "a.npy"), *flags]) == 0
+    assert stored(out).tolist() == [4, 2]
+    info = read_info(out)
+    assert (info.alphabet, info.kind) == (9, "tokens")
+
+
+@pytest.mark.parametrize("column", ["1", "roll"])
+def test_csv(tmp_path, column):
+    (tmp_path / "a.csv").write_text("n;roll\n0;40\n1;2\n")
+    out = tmp_path / "s.u16"
+    flags = ["--column", column, "--delimiter", ";", "--out", str(out)]
+    assert main(["csv", str(tmp_path / "a.csv"), *flags]) == 0
+    assert stored(out).tolist() == [40, 2]
+    assert read_info(out).alphabet == 41
+
+
+def test_a_symbol_outside_the_declared_alphabet_leaves_nothing(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([4, 2, 9]))
+    with pytest.raises(UserError, match=r"symbol 9 at offset 2 .* 0\.\.8 fit"):
+        main(["npy", str(tmp_path / "a.npy"), "--alphabet", "9", "--out", str(tmp_path / "s.u16")])
+    assert names(tmp_path) == ["a.npy"]
+
+
+@pytest.mark.parametrize("existing", ["s.u16", "s.u16.json"])
+def test_an_existing_output_needs_overwrite(tmp_path, existing):
+    (tmp_path / existing).write_bytes(b"precious")
+    command = ["synthetic", "uniform", "--count", "10", "--out", str(tmp_path / "s.u16")]
+    with pytest.raises(UserError, match=f"{existing} exists already; .*--overwrite"):
+        main(command)
+    assert (tmp_path / existing).read_bytes() == b"precious"
+    assert names(tmp_path) == [existing]
+    assert main([*command, "--overwrite"]) == 0
+    assert read_info(tmp_path / "s.u16").count == 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--count", "0"], "no symbols"),
+        (["--count", "-1"], "count is -1"),
+        (["--seed", "-1"], "seed is -1"),
+    ],
+)
+def test_bad_numbers_leave_nothing(tmp_path, flags, words):
+    with pytest.raises(UserError, match=words):
+        main(["synthetic", "uniform", *flags, "--out", str(tmp_path / "s.u16")])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "command", [["text", "none.txt"], ["wav", "none.wav"], ["npy", "none.npy"]]
+)
+def test_a_missing_input(tmp_path, command):
+    with pytest.raises(UserError, match=r"none\.\w+ does not exist"):
+        main([*command, "--out", str(tmp_path / "s.u16")])
+    assert names(tmp_path) == []
+
+
+def test_a_parameter_out_of_range_exits_with_2(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:  # tyro reports what the dataclass refuses
+        main(["synthetic", "uniform", "--alphabet", "70000", "--out", str(tmp_path / "s.u16")])
+    assert stopped.value.code == 2
+    assert "alphabet is 70000" in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+def test_a_missing_or_too_long_output(tmp_path):
+    command = ["synthetic", "uniform", "--count", "10", "--out"]
+    with pytest.raises(UserError, match="there is no folder"):
+        main([*command, str(tmp_path / "none" / "s.u16")])
+    with pytest.raises(UserError, match="cannot be written"):
+        main([*command, str(tmp_path / ("s" * 300))])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (["text"], ["--out", "--overwrite", "--pattern", "--stdlib"]),
+        (["wav"], ["--out", "--overwrite", "--channel"]),
+        (["npy"], ["--out", "--overwrite", "--alphabet", "--kind"]),
+        (["csv"], ["--column", "--delimiter", "--alphabet", "--kind"]),
+        (["synthetic", "markov1"], ["--count", "--seed", "--matrix_seed", "--sharpness"]),
+        (["synthetic", "hmac_rolls"], ["--client_seed"]),
+    ],
+)
+def test_help_shows_flags_and_defaults(capsys, command, flags):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(flag in shown for flag in flags)
+    assert "default: " in shown
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["image"], ["text", "a.txt"], ["synthetic", "coin", "--out", "s.u16"]]
+)
+def test_a_wrong_command_line_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().out == ""

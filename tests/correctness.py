@@ -1,0 +1,149 @@
+"""How correct is correct: the rule that every op's tests apply, and what they share.
+
+For the output and every gradient, with inputs rounded to the dtype first,
+``err(op) <= 2 * err(reference in the same dtype) + 4 * eps(dtype) * max|exact|``,
+both errors measured from float64.
+"""
+
+import contextlib
+import inspect
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Arguments = dict[str, Any]
+
+# What float64 itself leaves of sums of order one, which matters where the truth is 0, and where
+# float64 is what is tested.
+FLOAT64_ERROR = 1e-12
+
+
+def check_correct(
+    op: Callable[..., Tensor],
+    exact: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
+    tensors: dict[str, Tensor],
+    dtype: torch.dtype,
+    *,
+    constants: Sequence[str] = (),
+) -> None:
+    """Apply the rule to the output and every gradient of one op.
+
+    The reference's error is the worst over a few random gradients of the output: one alone can be
+    small by luck, above all in a parameter's gradient, a sum whose terms cancel.
+
+    Args:
+        op: called as op(**tensors); returns one tensor.
+        exact: the same in float64, by other code where there is any.
+        reference: the same in plain PyTorch, differentiable, in any dtype.
+        tensors: float64 inputs, which are rounded to `dtype`, or float32 ones, which are kept.
+            Strides are kept too.
+        dtype: what the op is tested in.
+        constants: names of inputs that have no gradient.
+    """
+    rounded = {
+        name: _recast(x, dtype if x.dtype == torch.float64 else x.dtype)
+        for name, x in tensors.items()
+    }
+    doubles = {name: _recast(x, torch.float64) for name, x in rounded.items()}
+    trained = [name for name in tensors if name not in constants]
+
+    golden = _output_and_gradients(exact, doubles, trained, dtype, seed=0)
+    ours = _output_and_gradients(op, rounded, trained, dtype, seed=0)
+    reference_error = dict.fromkeys(golden, 0.0)
+    for seed in range(8):
+        truths = _output_and_gradients(reference, doubles, trained, dtype, seed)
+        for name, theirs in _output_and_gradients(reference, rounded, trained, dtype, seed).items():
+            reference_error[name] = max(reference_error[name], _error(theirs, truths[name]))
+    eps = torch.finfo(dtype).eps
+    for name, truth in golden.items():
+        assert ours[name].shape == truth.shape, f"{name}: {ours[name].shape}, not {truth.shape}"
+        if truth.numel() == 0:
+            continue
+        error = _error(ours[name], truth)
+        allowed = 2 * reference_error[name] + 4 * eps * float(truth.abs().max()) + FLOAT64_ERROR
+        assert error <= allowed, f"{name} in {dtype}: error {error:.3g}, allowed {allowed:.3g}"
+
+
+def _recast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy with the same strides, in another dtype."""
+    copy = torch.empty_strided(x.shape, x.stride(), dtype=dtype)
+    return copy.copy_(x.detach())
+
+
+def _output_and_gradients(
+    op: Callable[..., Tensor],
+    tensors: dict[str, Tensor],
+    trained: list[str],
+    dtype: torch.dtype,
+    seed: int,
+) -> dict[str, Tensor]:
+    leaves = {name: x.detach().requires_grad_(name in trained) for name, x in tensors.items()}
+    out = op(**leaves)
+    generator = torch.Generator().manual_seed(seed)
+    grad = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(dtype).to(out.dtype)
+    # Its last two axes are swapped in memory: an op may not count on a contiguous gradient.
+    grad = grad.mT.contiguous().mT if grad.dim() > 1 else grad
+    wanted = [leaves[name] for name in trained]
+    grads = torch.autograd.grad(out, wanted, grad)
+    return {
+        "output": out.detach(),
+        **{f"gradient of {name}": g for name, g in zip(trained, grads, strict=True)},
+    }
+
+
+def _error(x: Tensor, truth: Tensor) -> float:
+    """The largest difference; NaN counts as infinite."""
+    if not truth.numel():
+        return 0.0
+    return float((x.double() - truth).abs().nan_to_num(nan=float("inf")).max())
+
+
+@contextlib.contextmanager
+def nan_filled_memory() -> Iterator[None]:
+    """Fill every tensor that PyTorch leaves uninitialised with NaN, so that a read of it shows."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = filling
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def pairwise(seed: int = 0, **choices: Sequence[Any]) -> list[Arguments]:
+    """Few cases in which every two choices of different arguments meet at least once."""
+    draw = random.Random(seed)
+    names = list(choices)
+    wanted = {
+        ((a, i), (b, j))
+        for a, b in itertools.combinations(names, 2)
+        for i in range(len(choices[a]))
+        for j in range(len(choices[b]))
+    }
+    cases = []
+    while wanted:
+        candidates = []
+        unmet = sorted(wanted)
+        for _ in range(30):
+            (a, i), (b, j) = draw.choice(unmet)
+            case = {name: draw.randrange(len(choices[name])) for name in names} | {a: i, b: j}
+            met = {p for p in wanted if all(case[name] == index for name, index in p)}
+            candidates.append((len(met), sorted(case.items()), met))
+        _, best, met = max(candidates, key=lambda c: c[0])
+        wanted -= met
+        cases.append({name: choices[name][index] for name, index in best})
+    return cases
+
+
+def undocumented_parameters(public: Any) -> list[str]:
+    """Parameters of a function, or of a class's constructor, that its docstring does not name."""
+    text = inspect.getdoc(public) or ""
+    parameters = inspect.signature(public).parameters
+    return [name for name in parameters if f"\n    {name} (" not in text and name != "self"]

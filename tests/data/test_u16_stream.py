@@ -1,0 +1,267 @@
+"""U16Stream: what it reads, what it refuses, and what happens when files change under it."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from pyseq.data import U16Stream, u16_stream
+from pyseq.errors import UserError
+from pyseq.ops import backends, gather_windows
+
+MODES = ("mmap", "pread", "ram")
+
+
+def write(path, symbols) -> str:
+    np.asarray(symbols).astype("<u2").tofile(path)
+    return str(path)
+
+
+def header(count: int, magic: int = 20240520, version: int = 1) -> bytes:
+    fields = np.zeros(256, "<i4")
+    fields[:3] = magic, version, count
+    return fields.tobytes()
+
+
+@pytest.fixture
+def symbols():
+    return np.random.default_rng(0).integers(0, 65_536, 4000)
+
+
+@pytest.fixture(params=[True, False], ids=["core", "no_core"])
+def either_core(request, monkeypatch):
+    """With the compiled module, and as on a machine without a compiler."""
+    if not request.param:
+        monkeypatch.setattr(backends, "_load_core", lambda: (None, "no compiler here"))
+
+
+@pytest.mark.usefixtures("either_core")
+@pytest.mark.parametrize("io", MODES)
+def test_slices_like_python(tmp_path, symbols, io):
+    path = write(tmp_path / "s.u16", symbols)
+    with U16Stream(path, io=io) as stream:
+        assert len(stream) == 4000
+        for window in (slice(None), slice(0, 1), slice(3999, None), slice(-5, None),
+                       slice(10, 10), slice(20, 10), slice(0, 99999)):  # fmt: skip
+            got = stream[window]
+            assert got.dtype == torch.uint16
+            assert got.tolist() == symbols[window].tolist()
+        got[:] = 0  # a copy: the stream does not change
+        assert stream[0:3].tolist() == symbols[0:3].tolist()
+
+
+@pytest.mark.usefixtures("either_core")
+@pytest.mark.parametrize("io", MODES)
+def test_shards_are_one_stream(tmp_path, symbols, io):
+    for name, (a, b) in {"a": (0, 1), "b": (1, 1500), "c": (1500, 4000)}.items():
+        write(tmp_path / f"{name}.u16", symbols[a:b])
+    for given in (str(tmp_path / "*.u16"), sorted(tmp_path.iterdir())):
+        with U16Stream(given, io=io) as stream:
+            assert stream[:].tolist() == symbols.tolist()
+            assert stream[1490:1510].tolist() == symbols[1490:1510].tolist()
+
+
+@pytest.mark.parametrize("io", MODES)
+def test_header_of_llm_c_is_skipped(tmp_path, symbols, io):
+    path = tmp_path / "h.bin"
+    path.write_bytes(header(4000) + symbols.astype("<u2").tobytes())
+    with U16Stream(path, io=io) as stream:
+        assert stream[:].tolist() == symbols.tolist()
+
+
+def test_a_name_with_brackets_is_a_name_first(tmp_path, symbols):
+    path = write(tmp_path / "run[1].u16", symbols)
+    assert len(U16Stream(path)) == 4000
+
+
+def test_fingerprint_is_of_the_content(tmp_path, symbols):
+    path = write(tmp_path / "a.u16", symbols)
+    prints = {U16Stream(path, io=io).fingerprint for io in MODES}
+    prints.add(U16Stream(shutil.copy(path, tmp_path / "other name")).fingerprint)
+    assert len(prints) == 1
+    changed = symbols.copy()
+    changed[2000] ^= 1
+    assert U16Stream(write(tmp_path / "b.u16", changed)).fingerprint not in prints
+    assert U16Stream(write(tmp_path / "c.u16", symbols[:-1])).fingerprint not in prints
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: None, "cannot be read: No such file"),
+        (lambda p: p.mkdir(), "is a directory"),
+        (lambda p: p.write_bytes(b""), "is empty"),
+        (lambda p: p.write_bytes(b"abc"), "has 3 bytes, an odd number"),
+        (lambda p: p.write_bytes(header(5) + b"ab"), "counts 5 symbols, which makes 1034 bytes"),
+        (lambda p: p.write_bytes(header(0)), "a header and no symbols"),
+        (lambda p: p.write_bytes(header(2, 20240801, 7) + b"abcd"), "32-bit tokens"),
+        (lambda p: os.mkfifo(p), "is not a regular file"),
+        (lambda p: p.symlink_to("/nowhere"), "cannot be read"),
+    ],
+)
+def test_bad_files_get_one_sentence(tmp_path, make, words):
+    path = tmp_path / "bad.u16"
+    make(path)
+    with pytest.raises(UserError, match=words) as caught:
+        U16Stream(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_shard_is_named(tmp_path, symbols, monkeypatch):
+    write(tmp_path / "a.u16", symbols)
+    write(tmp_path / "b.u16", symbols)
+    real = os.open
+
+    def refuse(path, *args, **kwargs):  # root may read anything, so the refusal is made
+        if str(path).endswith("b.u16"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=r"b\.u16 cannot be read: Permission denied"):
+        U16Stream(str(tmp_path / "*.u16"))
+
+
+@pytest.mark.parametrize(("given", "words"), [("no/*.u16", "matches no file"), ([], "empty list")])
+def test_nothing_to_open(given, words):
+    with pytest.raises(UserError, match=words):
+        U16Stream(given)
+
+
+def test_unknown_io_mode(tmp_path, symbols):
+    with pytest.raises(UserError, match="io is 'gzip'; mmap, pread, ram fit"):
+        U16Stream(write(tmp_path / "s.u16", symbols), io="gzip")
+
+
+def test_big_endian_files_are_suspected(tmp_path):
+    speech = (np.random.default_rng(0).normal(0, 300, 70_000) + 32768).astype("<u2")
+    with pytest.warns(UserWarning, match="big-endian"):
+        U16Stream(write(tmp_path / "be.u16", speech.byteswap()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        U16Stream(write(tmp_path / "le.u16", speech))
+        U16Stream(write(tmp_path / "bytes.u16", speech >> 8))
+        uniform = np.random.default_rng(0).integers(0, 65_536, 70_000)
+        U16Stream(write(tmp_path / "uniform.u16", uniform))
+
+
+@pytest.mark.usefixtures("either_core")
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+@pytest.mark.parametrize("left", [0, 4000, 100_002])
+def test_truncation_is_an_error_not_a_signal(tmp_path, io, left):
+    path = write(tmp_path / "s.u16", np.arange(200_000) % 65_536)
+    with U16Stream(path, io=io) as stream:
+        os.truncate(path, left)
+        for first in (0, 100_000, 199_000):
+            with pytest.raises(UserError, match="was truncated while it was open"):
+                stream[first : first + 1000]
+            with pytest.raises(UserError, match="was truncated while it was open"):
+                gather_windows(stream, torch.tensor([first, 5]), 1000)
+
+
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+def test_replaced_and_removed_files_are_told(tmp_path, symbols, io):
+    path = write(tmp_path / "s.u16", symbols)
+    with U16Stream(path, io=io) as stream:
+        os.replace(write(tmp_path / "new", symbols + 1), path)
+        with pytest.raises(UserError, match="was replaced while it was open"):
+            stream[0:10]
+        os.remove(path)
+        with pytest.raises(UserError, match="is gone"):
+            stream[0:10]
+
+
+@pytest.mark.parametrize("io", MODES)
+def test_a_growing_file_keeps_its_length(tmp_path, symbols, io):
+    path = write(tmp_path / "s.u16", symbols)
+    with U16Stream(path, io=io) as stream:
+        with open(path, "ab") as file:
+            file.write(b"1234")
+        assert stream[:].tolist() == symbols.tolist()
+
+
+def test_the_handler_of_bus_errors_is_given_back(tmp_path):
+    """A SIGBUS that is not ours still reaches whoever was there before: here faulthandler."""
+    code = f"""
+import faulthandler, mmap, os, sys
+import numpy as np
+from pyseq.data import U16Stream
+faulthandler.enable()
+np.zeros(100_000, "<u2").tofile({str(tmp_path / "a")!r})
+stream = U16Stream({str(tmp_path / "a")!r})
+stream[0:10]
+file = open({str(tmp_path / "a")!r}, "rb")
+mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+os.truncate({str(tmp_path / "a")!r}, 0)
+mapping[50_000]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -7
+    assert "Bus error" in done.stderr
+
+
+@pytest.mark.usefixtures("either_core")
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+@pytest.mark.parametrize("first", [2**30 - 3, 2**31 - 3, 2**32 + 5])
+def test_offsets_past_2_to_the_31_and_32_bytes(tmp_path, io, first):
+    path = tmp_path / "sparse.u16"
+    with path.open("wb") as file:
+        file.truncate(2 * (2**32 + 100))
+        file.seek(2 * first)
+        file.write(np.arange(1, 7).astype("<u2").tobytes())
+    with U16Stream(path, io=io) as stream:
+        assert len(stream) == 2**32 + 100
+        assert stream[first - 1 : first + 7].tolist() == [0, 1, 2, 3, 4, 5, 6, 0]
+        windows = gather_windows(stream, torch.tensor([first, 0, len(stream) - 4]), 4)
+        assert windows.tolist() == [[1, 2, 3, 4], [0] * 4, [0] * 4]
+
+
+def test_mapped_memory_is_let_go(tmp_path, symbols, monkeypatch):
+    """After RESIDENT_BYTES have been touched the pages no longer count as ours."""
+    path = write(tmp_path / "s.u16", np.zeros(8_000_000))
+
+    def resident_mib() -> float:
+        with open("/proc/self/smaps") as file:
+            text = file.read()
+        start = text.index(path)
+        return int(text[text.index("Rss:", start) :].split()[1]) / 1024
+
+    with U16Stream(path) as stream:
+        gather_windows(stream, torch.tensor([0]), 8_000_000)
+        assert resident_mib() > 10
+        monkeypatch.setattr(u16_stream, "RESIDENT_BYTES", 1 << 20)
+        gather_windows(stream, torch.tensor([0]), 8_000_000)
+        assert resident_mib() < 1
+        assert stream[:3].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("io", MODES)
+def test_closed_streams_say_so(tmp_path, symbols, io):
+    stream = U16Stream(write(tmp_path / "s.u16", symbols), io=io)
+    gather_windows(stream, torch.tensor([0]), 5)
+    stream.close()
+    stream.close()
+    with pytest.raises(ValueError, match="closed"):
+        stream[0:1]
+    with pytest.raises(ValueError, match="closed"):
+        gather_windows(stream, torch.tensor([0]), 5)
+
+
+def test_pickles_reopen(tmp_path, symbols):
+    stream = U16Stream(write(tmp_path / "s.u16", symbols), io="pread")
+    again = pickle.loads(pickle.dumps(stream))
+    assert again.io == "pread"
+    assert again[:].tolist() == symbols.tolist()
+
+
+@pytest.mark.parametrize("wrong", [3, slice(0, 10, 2), "x"])
+def test_only_plain_slices(tmp_path, symbols, wrong):
+    with U16Stream(write(tmp_path / "s.u16", symbols)) as stream, pytest.raises(TypeError):
+        stream[wrong]
