@@ -13,24 +13,26 @@ ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
-    """Configure and build csrc/ with Ninja; without a working compiler install without ``_core``."""
+    """Build csrc/ with CMake and Ninja; without a working compiler install without ``_core``."""
 
     def build_extension(self, ext):
         library = Path(self.get_ext_fullpath(ext.name)).resolve()
-        error_log = library.parent / "_core_build_error.txt"  # quoted by `pyseq doctor`
+        # An editable install copies the library into the checkout, and is read from there.
+        package = ROOT / "pyseq" if self.editable_mode else library.parent
+        error_log = package / "_core_build_error.txt"  # quoted by `pyseq doctor`
+        for left_over in (library, package / library.name, error_log):
+            left_over.unlink(missing_ok=True)
         try:
-            self.run_cmake(library.parent)
+            self.run_cmake(library)
         except (OSError, subprocess.CalledProcessError) as error:
             words = getattr(error, "output", None) or str(error)
+            package.mkdir(parents=True, exist_ok=True)
+            error_log.write_text(words)
             if os.environ.get("PYSEQ_REQUIRE_CORE") == "1":
                 raise RuntimeError(f"pyseq: building _core failed:\n{words}") from error
-            error_log.parent.mkdir(parents=True, exist_ok=True)
-            error_log.write_text(words)
             sys.stderr.write(f"pyseq: installing without _core, the reference serves:\n{words}\n")
-        else:
-            error_log.unlink(missing_ok=True)
 
-    def run_cmake(self, output: Path):
+    def run_cmake(self, library: Path):
         build = Path(self.build_temp).resolve()
         shutil.rmtree(build, ignore_errors=True)
         build.mkdir(parents=True)
@@ -44,17 +46,23 @@ class CMakeBuild(build_ext):
             str(build),
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DPython_EXECUTABLE={sys.executable}",
-            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={library.parent}",
         ]
         for command in (configure, ["cmake", "--build", str(build)]):
             subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
+        if not library.exists():  # setuptools would go on, and install nothing without a word
+            raise FileNotFoundError(f"cmake exited with 0 but did not write {library.name}")
+
+    def get_source_files(self):
+        """What a source distribution needs beside the Python files."""
+        return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.*"))]
 
 
 setup(
-    # nanobind ignores STABLE_ABI below Python 3.12; were the two out of step, an editable install
-    # would look for a file name that CMake did not write and copy nothing.
+    # nanobind ignores STABLE_ABI below Python 3.12; were the two out of step, setuptools would look
+    # for a file name that CMake did not write.
     ext_modules=[
         Extension("pyseq._core", [], py_limited_api=sys.version_info >= (3, 12), optional=True)
     ],

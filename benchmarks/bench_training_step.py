@@ -1,15 +1,16 @@
 """One optimiser step of the baseline model against the same model on PyTorch's fused attention.
 
 A step is forward, backward and AdamW on B windows of T symbols, always the same ones. All
-contestants start from the same weights; the losses of their first steps must follow those of the
-float64 reference, which checks forward, backward and update at once.
+contestants start from the same weights; the gradients of their first step and the losses of the
+first steps must be those of the reference in float64, which checks backward, update and forward.
 """
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,17 @@ from torch import Tensor, nn
 from benchmarks.harness import Call, Case, Ceiling, Contestant, WrongAnswer
 from pyseq.errors import BackendUnavailable
 from pyseq.models import Baseline, BaselineConfig
+from pyseq.nn import CosineAttention, RotaryEmbedding
 from pyseq.ops.backends import BACKENDS
 from pyseq.ops.cosine_attention import cosine_attention
 from pyseq.ops.cosine_attention.reference import rotate
 
 CHECKED_STEPS = 3
 LEARNING_RATE = 1e-3
-# How far a loss may be from float64's, as a share of what the checked steps gain.
-TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}
+# How far gradients may be from float64's, as a share of their norm: rounding alone gives 2e-6 and
+# 3e-2, seeing the future 0.2 and more; and losses, as a share of what the checked steps gain.
+GRADIENTS_OFF = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+LOSSES_OFF = {torch.float32: 0.01, torch.bfloat16: 0.1}
 
 
 @dataclass(frozen=True)
@@ -59,20 +63,21 @@ QUICK = Size(
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where all contestants start, and the losses (nats) that float64 has on the way."""
+    """Where all contestants start, and what float64 finds on the way."""
 
     size: Size
     dtype: torch.dtype
     device: str
     weights: dict[str, Tensor]
     window: Tensor  # (B, T + 1) int64
-    losses: list[float]
+    losses: list[float]  # nats, before each step
+    gradients: list[Tensor]  # of the first step
 
 
 def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
     """float32 and bfloat16 autocast; the larger model where there is a GPU."""
     size = QUICK if quick else LARGE if device == "cuda" else SMALL
-    return [_case(size, dtype, device, compiled=not quick) for dtype in TOLERANCE]
+    return [_case(size, dtype, device, compiled=not quick) for dtype in LOSSES_OFF]
 
 
 def _case(size: Size, dtype: torch.dtype, device: str, compiled: bool) -> Case:
@@ -115,20 +120,24 @@ def serving_backends(device: str) -> list[str]:
     return serving
 
 
-def check(inputs: Inputs, result: tuple[int, Tensor]) -> None:
-    """Refuse unless the loss follows float64's; later steps must be below where it began."""
-    step, loss = result[0], float(result[1])
+def check(inputs: Inputs, result: tuple[int, Tensor, list[Tensor] | None]) -> None:
+    """Refuse unless gradients and losses follow float64's; later losses must be below the first."""
+    step, loss, gradients = result[0], float(result[1]), result[2]
     first, *_, last = inputs.losses
     if step >= len(inputs.losses):
         if not loss < first:
             raise WrongAnswer(f"loss {loss} after {step} steps on one batch; it began at {first}")
+    elif not abs(loss - inputs.losses[step]) <= LOSSES_OFF[inputs.dtype] * (first - last):
+        raise WrongAnswer(f"loss {loss} after {step} steps; float64 has {inputs.losses[step]}")
+    if gradients is None:
         return
-    off, allowed = abs(loss - inputs.losses[step]), TOLERANCE[inputs.dtype] * (first - last)
-    if not off <= allowed:
-        raise WrongAnswer(
-            f"loss {loss} after {step} steps; float64 has {inputs.losses[step]}, {allowed:.2g} off"
-            " fits"
-        )
+    whole = torch.stack([exact.norm() for exact in inputs.gradients]).norm()
+    for number, (ours, exact) in enumerate(zip(gradients, inputs.gradients, strict=True)):
+        # The gradient of a temperature is a sum whose terms cancel: relative to the whole as well.
+        allowed = GRADIENTS_OFF[inputs.dtype] * float(exact.norm() + 1e-3 * whole)
+        off = float((ours.double() - exact).norm())
+        if not off <= allowed:
+            raise WrongAnswer(f"gradient {number} is {off:.2g} off float64's; {allowed:.2g} fits")
 
 
 @contextmanager
@@ -137,22 +146,26 @@ def _inputs(size: Size, dtype: torch.dtype, device: str) -> Iterator[Inputs]:
         torch.manual_seed(0)
         weights = Baseline(size.config).state_dict()
         window = torch.randint(size.config.classes, (size.batch, size.length + 1))
-    exact = Inputs(size, torch.float64, device, weights, window.to(device), [])
-    step = _step("cosine_attention reference", False, exact)
-    losses = [float(step()[1]) for _ in range(CHECKED_STEPS)]
-    yield Inputs(size, dtype, device, weights, window.to(device), losses)
+    inputs = Inputs(size, torch.float64, device, weights, window.to(device), [], [])
+    step = _step("cosine_attention reference", False, inputs)
+    _, losses, gradients = zip(*(step() for _ in range(CHECKED_STEPS)), strict=True)
+    yield replace(inputs, dtype=dtype, losses=[float(x) for x in losses], gradients=gradients[0])
 
 
 def _step(attention: str, compiled: bool, inputs: Inputs) -> Call:
-    """A step of a model of its own; returns (steps made before, the loss before this one)."""
+    """A step of a model of its own.
+
+    It returns how many steps were made before, the loss then, and in the first step the gradients.
+    """
     model = Baseline(inputs.size.config)
     model.load_state_dict(inputs.weights)
     model.to(inputs.device)
     for block in model.blocks:
+        layer = cast(CosineAttention, block.attention)
         if attention == "SDPA":
-            block.attention = SdpaAttention(block.attention)
+            block.attention = SdpaAttention(layer)
         else:
-            block.attention.backend = attention.removeprefix("cosine_attention ")
+            layer.backend = attention.removeprefix("cosine_attention ")
     if inputs.dtype == torch.float64:
         model.double()
     optimizer = torch.optim.AdamW(
@@ -161,15 +174,16 @@ def _step(attention: str, compiled: bool, inputs: Inputs) -> Call:
     loss_of = torch.compile(model.loss) if compiled else model.loss
     steps = 0
 
-    def step() -> tuple[int, Tensor]:
+    def step() -> tuple[int, Tensor, list[Tensor] | None]:
         nonlocal steps
         with _precision(inputs):
             loss = loss_of(inputs.window)
         loss.backward()
         optimizer.step()
+        gradients = [cast(Tensor, p.grad) for p in model.parameters()] if steps == 0 else None
         optimizer.zero_grad()
         steps += 1
-        return steps - 1, loss.detach()
+        return steps - 1, loss.detach(), gradients
 
     return step
 
@@ -183,7 +197,7 @@ def _precision(inputs: Inputs):
 class SdpaAttention(nn.Module):
     """A CosineAttention layer with its weights, on normalise + `scaled_dot_product_attention`."""
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: CosineAttention):
         super().__init__()
         self.layer = layer
 
@@ -191,7 +205,7 @@ class SdpaAttention(nn.Module):
         layer, (B, T, width) = self.layer, x.shape
         by_head = layer.query_key_value(x).view(B, T, -1, layer.head_dim).transpose(1, 2)
         query, key, value = by_head.split((layer.heads, layer.key_heads, layer.key_heads), dim=1)
-        cos, sin = layer.rope(T, device=x.device)
+        cos, sin = cast(RotaryEmbedding, layer.rope)(T, device=x.device)
         query, key = (nn.functional.normalize(side, dim=-1, eps=1e-6) for side in (query, key))
         # SDPA's scale is a Python float; a trained one goes into the query.
         query = rotate(query, cos, sin) * layer.scale()[:, None, None].to(value.dtype)

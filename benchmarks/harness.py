@@ -305,7 +305,7 @@ class _Runner:
         """Run until `warmup_seconds` have passed, then choose how many calls make a sample."""
         with self._opened() as call:
             spent: list[float] = []
-            while len(spent) < 3 or sum(spent) < settings.warmup_seconds:
+            while not spent or sum(spent) < settings.warmup_seconds:
                 spent.append(max(self._time(call, stopwatch, 1), 1e-7))
         self._calls = max(1, math.ceil(settings.sample_seconds / float(np.median(spent))))
 

@@ -5,12 +5,14 @@ import os
 import platform
 import re
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+PROC_STAT = Path("/proc/stat")
 
 
 def describe(device: str, threads: int) -> dict[str, str]:
@@ -58,6 +60,25 @@ def commit() -> str:
     found = _output("git", "rev-parse", "--short=12", "HEAD") or "none"
     rest = (".", ":(exclude)benchmarks/results")  # an earlier run's rows change no measurement
     return found + ("+dirty" if _output("git", "status", "--porcelain", "--", *rest) else "")
+
+
+def others_share(seconds: float = 1.0) -> float | None:
+    """Share of all CPU time that others use while this process sleeps; None without /proc/stat."""
+    if not PROC_STAT.exists():
+        return None
+    busy, total = _cpu_ticks()
+    time.sleep(seconds)
+    busy_then, total_then = _cpu_ticks()
+    return (busy_then - busy) / max(total_then - total, 1)
+
+
+def _cpu_ticks() -> tuple[int, int]:
+    """Ticks that the cores were busy, time stolen by other virtual machines included, and all."""
+    user, nice, system, idle, iowait, irq, softirq, steal = map(
+        int, PROC_STAT.read_text().split("\n")[0].split()[1:9]
+    )
+    busy = user + nice + system + irq + softirq + steal
+    return busy, busy + idle + iowait
 
 
 def _cpuinfo() -> dict[str, str]:

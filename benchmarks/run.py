@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import registry, rows, table
+from benchmarks import machine, registry, rows, table
 from benchmarks.harness import Measurement, Settings, measure
+
+BUSY = 0.1  # share of the machine's CPU time that others may use when rows are stored
 
 
 class BadRequest(ValueError):
@@ -45,21 +47,15 @@ def run(
         Path | None: where the rows were appended.
 
     Raises:
-        BadRequest: an unknown op, fewer than 10 rounds or quick with save, no such device.
+        BadRequest: an unknown op or device; with save: quick, fewer than 10 rounds, or a machine
+            that is busy with something else.
         WrongAnswer: a contestant is wrong; no row is stored.
     """
-    if save and quick:
-        raise BadRequest("a quick run is no measurement: --save without --quick fits")
-    if save and rounds is not None and rounds < 10:
-        raise BadRequest(f"{rounds} rounds; at least 10 make a row worth storing")
-    if (rounds is not None and rounds < 1) or (threads is not None and threads < 1):
-        raise BadRequest(f"{rounds} rounds and {threads} threads; at least 1 of each fits")
-    if op not in registry.known():
-        raise BadRequest(f"no benchmark is called {op!r}; known: {', '.join(registry.known())}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise BadRequest(f"device {device!r} is not there; auto or cpu fits")
+    _refuse(op, rounds, threads, device)
+    if save:
+        _refuse_to_store(quick, rounds)
     settings = Settings.quick() if quick else Settings()
     settings = replace(settings, rounds=rounds or settings.rounds, threads=threads)
     measurements = []
@@ -68,6 +64,30 @@ def run(
         if show is not None:
             show(measurements[-1])
     return rows.store(measurements) if save else None
+
+
+def _refuse(op: str, rounds: int | None, threads: int | None, device: str) -> None:
+    """Raise BadRequest for what cannot be run."""
+    if op not in registry.known():
+        raise BadRequest(f"no benchmark is called {op!r}; known: {', '.join(registry.known())}")
+    if (rounds is not None and rounds < 1) or (threads is not None and threads < 1):
+        raise BadRequest(f"{rounds} rounds and {threads} threads; at least 1 of each fits")
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise BadRequest(f"device {device!r} is not there; auto or cpu fits")
+
+
+def _refuse_to_store(quick: bool, rounds: int | None) -> None:
+    """Raise BadRequest for what can be run but would make rows that mislead."""
+    if quick:
+        raise BadRequest("a quick run is no measurement: --save without --quick fits")
+    if rounds is not None and rounds < 10:
+        raise BadRequest(f"{rounds} rounds; at least 10 make a row worth storing")
+    others = machine.others_share()
+    if others is not None and others > BUSY:
+        raise BadRequest(
+            f"other processes use {others:.0%} of this machine, and rows worth storing need it"
+            f" idle (below {BUSY:.0%}); wait, or run without --save"
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -107,13 +107,14 @@ def _error(x: Tensor, truth: Tensor) -> float:
 def nan_filled_memory() -> Iterator[None]:
     """Fill every tensor that PyTorch leaves uninitialised with NaN, so that a read of it shows."""
     deterministic = torch.are_deterministic_algorithms_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    filling = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    memory.fill_uninitialized_memory = True
     try:
         yield
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        memory.fill_uninitialized_memory = filling
         torch.use_deterministic_algorithms(deterministic)
 
 

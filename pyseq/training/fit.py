@@ -248,7 +248,7 @@ def fit(run: Run) -> Outcome:
         MetricsFile(folder, resumed_step), run.batches, config.batch * config.seq_len,
         config.log_every,
     )  # fmt: skip
-    trainer = _trainer(run, rows)
+    trainer = _quietly(_trainer, run, rows)
     if resumed_step < run.steps:
         _quietly(trainer.fit, module, run.batches, run.validation, ckpt_path=checkpoint)
     if trainer.global_step not in (0, rows.validated_step):

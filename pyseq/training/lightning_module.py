@@ -33,7 +33,9 @@ class SequenceTraining(lightning.LightningModule):
         self.progress = Progress(steps, seconds)
         self.compiled_loss = torch.compile(model.loss) if config.compile else model.loss
         self.train_bits = MeanMetric()
+        self.train_bits.persistent(True)  # a checkpoint may fall between two rows of metrics
         self.validation_bits = MeanMetric()
+        self._saved_rng: dict | None = None
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         loss = self.compiled_loss(self.binning.apply(batch["window"]))
@@ -47,6 +49,25 @@ class SequenceTraining(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log("val_bits", self.validation_bits.compute())
         self.validation_bits.reset()
+
+    def configure_gradient_clipping(
+        self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+    ) -> None:
+        # Lightning refuses to clip for a fused optimiser under autocast, for the sake of a gradient
+        # scaler that bfloat16 does not have.
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self._saved_rng = checkpoint["rng"]
+
+    def on_train_start(self) -> None:
+        if self._saved_rng is not None:
+            torch.set_rng_state(self._saved_rng["cpu"])
+            torch.cuda.set_rng_state_all(self._saved_rng["cuda"])
 
     def configure_optimizers(self):
         config = self.config

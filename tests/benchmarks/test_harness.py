@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import harness, rows
+from benchmarks import harness, machine, rows
 from benchmarks.bench_gather_windows import cases as gather_cases
 from benchmarks.harness import Case, Ceiling, Contestant, Settings, WrongAnswer, measure
 from benchmarks.memory import peak_extra_bytes
@@ -67,9 +67,9 @@ def case_of(contestants, ceilings=()) -> Case:
     )
 
 
-# One call per sample and three calls of warm-up, so that call numbers are known.
+# One call per sample and one of warm-up, so that call numbers are known.
 SETTINGS = Settings(rounds=4, sample_seconds=1e-9, warmup_seconds=0.0)
-BEFORE_ROUNDS = 5  # calls: one checked, one for its memory, three to warm up
+BEFORE_ROUNDS = 3  # calls: one checked, one for its memory, one to warm up
 
 
 def test_a_wrong_contestant_is_never_timed():
@@ -267,3 +267,12 @@ def test_a_changed_header_is_refused_and_nothing_written(tmp_path):
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match="columns"):
         rows.read(path)
+
+
+def test_the_load_of_others_is_seen(tmp_path, monkeypatch):
+    path = tmp_path / "stat"
+    path.write_text("cpu 10 0 10 100 0 0 0 0 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
+    later = "cpu 20 5 10 150 10 5 0 20 0 0\n"  # busy 40 of 100 ticks, 20 of them stolen
+    monkeypatch.setattr(machine, "PROC_STAT", path)
+    monkeypatch.setattr(machine.time, "sleep", lambda _: path.write_text(later))
+    assert machine.others_share() == pytest.approx(0.4)

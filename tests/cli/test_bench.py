@@ -21,7 +21,7 @@ def test_a_quick_run_prints_every_contestant_and_stores_nothing(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "no benchmark is called 'nothing'; known: gather_windows"),
+        (["nothing"], "no benchmark is called 'nothing'; known: gather_windows, training_step"),
         (["gather_windows", "--quick", "--save"], "a quick run is no measurement"),
         (["gather_windows", "--save", "--rounds", "9"], "9 rounds; at least 10"),
         (["gather_windows", "--threads", "0"], "at least 1 of each fits"),
@@ -34,6 +34,14 @@ def test_what_does_not_fit_is_one_sentence(arguments, message, capsys):
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_a_busy_machine_stores_nothing(monkeypatch, capsys):
+    from benchmarks import machine
+
+    monkeypatch.setattr(machine, "others_share", lambda: 0.4)
+    assert main.main(["bench", "gather_windows", "--save"]) == 2
+    assert "other processes use 40% of this machine" in capsys.readouterr().err
 
 
 def test_without_a_checkout_it_says_what_to_do(tmp_path, monkeypatch, capsys):

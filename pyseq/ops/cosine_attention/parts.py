@@ -105,7 +105,7 @@ def _places(query: Tensor, key: Tensor, options: Options) -> Iterator[tuple[Plac
     """
     (B, H, T, _), (G, S) = query.shape, key.shape[1:3]
     on_cpu = query.device.type == "cpu"
-    # A block of rows then needs no later key. Elsewhere than on a CPU, more parts are more launches.
+    # A block of rows then needs no later key. On a GPU every part costs launches: one part there.
     skips = on_cpu and options.causal and options.prefix == 0
     rows = min(T, PART_ROWS) if skips else T
     per_group = max(1, H // G * rows * S * reference.accumulation_dtype(query).itemsize)

@@ -1,0 +1,120 @@
+"""The baseline: its sizes, its loss, and that the future cannot matter."""
+
+import pytest
+import torch
+from torch import nn
+
+from pyseq.errors import UserError
+from pyseq.models import Baseline, BaselineConfig, baseline
+
+
+def small(kind="tokens", **sizes) -> Baseline:
+    torch.manual_seed(0)
+    defaults = {"d_model": 32, "nlayers": 2, "nhead": 4, "nhead_kv": 2, "dim_ff": 48}
+    return Baseline(BaselineConfig(classes=50, kind=kind, **(defaults | sizes))).eval()
+
+
+@pytest.mark.parametrize("kind", ["tokens", "values"])
+@pytest.mark.parametrize("nhead_kv", [1, 2, 4])
+def test_future_symbols_cannot_matter(kind, nhead_kv):
+    """Change x[t + 1]: the outputs up to t stay bit for bit the same."""
+    model = small(kind, nhead_kv=nhead_kv)
+    symbols = torch.randint(0, 50, (2, 40))
+    with torch.inference_mode():
+        before = model(symbols)
+        for t in (0, 1, 17, 38):
+            changed = symbols.clone()
+            changed[:, t + 1] = (changed[:, t + 1] + 7) % 50
+            after = model(changed)
+            assert torch.equal(after[:, : t + 1], before[:, : t + 1])
+            assert not torch.equal(after[:, t + 1], before[:, t + 1])
+
+
+def test_a_shorter_window_gives_the_same_outputs():
+    model = small()
+    symbols = torch.randint(0, 50, (2, 40))
+    with torch.inference_mode():
+        assert torch.allclose(model(symbols)[:, :13], model(symbols[:, :13]), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "values"])
+def test_loss_is_the_cross_entropy_of_the_next_symbol(kind):
+    model = small(kind)
+    window = torch.randint(0, 50, (3, 21))
+    expected = nn.functional.cross_entropy(
+        model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten()
+    )
+    assert torch.allclose(model.loss(window), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 60])
+def test_chunks_change_neither_loss_nor_gradients(monkeypatch, rows):
+    hidden = torch.randn(60, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(50, 8, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 50, (60,))
+    expected = nn.functional.cross_entropy((hidden @ weight.T).float(), targets)
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    monkeypatch.setattr(baseline, "MAX_LOGITS", rows * 50)
+    loss = baseline.chunked_cross_entropy(hidden, weight, targets)
+    assert torch.allclose(loss, expected, atol=1e-6)
+    for got, want in zip(torch.autograd.grad(loss, (hidden, weight)), wanted, strict=True):
+        assert torch.allclose(got, want, atol=1e-7)
+
+
+def test_an_untrained_model_is_nearly_uniform():
+    loss = small().loss(torch.randint(0, 50, (4, 101)))
+    assert abs(float(loss) - torch.tensor(50.0).log()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "millions"),
+    [({}, 3.7), ({"d_model": 512, "nlayers": 8, "nhead": 16, "nhead_kv": 16, "dim_ff": 2048}, 26)],
+)
+def test_the_named_sizes_have_the_named_parameters(sizes, millions):
+    with torch.device("meta"):
+        model = Baseline(BaselineConfig(classes=1024, **sizes))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+
+
+def test_flops_count_what_a_step_multiplies():
+    """Against PyTorch's own counter on the same model with attention written out."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = small(nhead_kv=4)
+    window = torch.randint(0, 50, (1, 65))
+    with FlopCounterMode(display=False) as counter:
+        model.loss(window).backward()
+    matrices = counter.get_total_flops() / 64
+    attention = 6 * 2 * 2 * 32 * 64 // 2
+    # The counter does not look into the attention op's backward pass; matrices are all there.
+    assert model.flops_per_symbol(64) - attention <= matrices * 1.01
+    assert model.flops_per_symbol(64) == pytest.approx(matrices, rel=0.35)
+
+
+def test_it_learns_a_repeated_pattern():
+    torch.manual_seed(1)
+    model = small().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    pattern = torch.randperm(50)[:7].repeat(10)
+    for _ in range(60):
+        start = int(torch.randint(0, 7, ()))
+        loss = model.loss(pattern[start : start + 50][None])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"nhead": 5}, "--nhead 5 must divide --d_model 32"),
+        ({"nhead": 32, "nhead_kv": 32}, "need an even width"),
+        ({"nhead_kv": 3}, "--nhead_kv 3 must divide --nhead 4"),
+        ({"nlayers": 0}, "at least 1"),
+        ({"dropout": 1.0}, "--dropout 1.0"),
+    ],
+)
+def test_sizes_that_do_not_fit(sizes, words):
+    with pytest.raises(UserError, match=words):
+        small(**sizes)

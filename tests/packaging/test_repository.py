@@ -1,0 +1,202 @@
+"""What can be read off the repository: its top level, its pins, its rooms and its documentation."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyseq.errors import BackendUnavailable
+from pyseq.ops import backends, cosine_attention, gather_windows
+from tests.correctness import undocumented_parameters
+from tests.packaging.checkout import ROOT, copy_checkout, run, tracked_files
+
+TOP_LEVEL = {
+    *("kernels", "csrc", "pyseq", "benchmarks", "tests", "docs", "examples"),
+    *("setup.py", "pyproject.toml", "Makefile", "constraints.txt"),
+    *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("u16_seq_model.py", "quick_accuracy_test.py", "run_extreme_boost.py"),
+}
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PUBLIC_MODULES = ("pyseq.ops", "pyseq.nn", "pyseq.data", "pyseq.models")
+WITH_EXAMPLES = [p for p in sorted((ROOT / "pyseq").rglob("*.py")) if ">>> " in p.read_text()]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def test_the_top_level_holds_what_the_design_lists():
+    names = {name.split("/")[0] for name in tracked_files()}
+    assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_kernels_is_a_part_of_pyseq_and_no_package_of_its_own():
+    assert (ROOT / "pyseq" / "kernels").resolve() == ROOT / "kernels"
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    [entry] = tracked_files("--stage", "pyseq/kernels")
+    assert entry.startswith("120000 ")  # git's mode of a symbolic link
+
+
+def pins() -> dict[str, str]:
+    """constraints.txt as {name: version}; every line must be an exact pin."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").open()]
+    return dict(line.split("==") for line in lines if line)
+
+
+def requirement_name(requirement: str) -> str:
+    return re.match(r"[\w.-]+", requirement).group()
+
+
+def test_every_requirement_is_pinned():
+    project = PYPROJECT["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    assert {requirement_name(requirement) for requirement in wanted} <= set(pins())
+
+
+def test_every_pin_is_a_requirement():
+    project = PYPROJECT["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    assert set(pins()) <= {requirement_name(requirement) for requirement in wanted}
+
+
+def test_pre_commit_runs_the_pinned_tools():
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    tools = re.findall(r"additional_dependencies: \[([\w-]+)==([\w.]+)\]", text)
+    assert {name for name, _ in tools} == {"ruff", "clang-format"}
+    assert all(pins()[name] == version for name, version in tools)
+
+
+@pytest.mark.parametrize(
+    ("target", "steps"),
+    [
+        ("demo", ["-m venv .venv", "-c constraints.txt -e .", "pyseq demo"]),
+        ("test", ["-m venv .venv", "PYSEQ_REQUIRE_CORE=1 .venv/bin/python -m pip", "-m pytest"]),
+    ],
+)
+def test_the_two_commands_set_themselves_up(target, steps, tmp_path):
+    done = run("make", "--dry-run", target, cwd=copy_checkout(tmp_path))
+    assert done.returncode == 0, done.stdout
+    places = [done.stdout.find(step) for step in steps]
+    assert -1 not in places, done.stdout
+    assert places == sorted(places), done.stdout
+
+
+def rooms(floor: str, pattern: str) -> set[str]:
+    return {path.parent.name for path in (ROOT / floor).glob(f"*/{pattern}")}
+
+
+def test_an_op_has_the_same_room_on_every_floor():
+    modules = {path.stem for path in (ROOT / "pyseq" / "ops").glob("*.py")}
+    ops = rooms("pyseq/ops", "__init__.py") | modules - {"__init__", "backends"}
+    assert set(backends.SERVED_BY) == ops
+    for backend, with_code in [
+        ("native", rooms("csrc", "*.c*")),
+        ("triton", rooms("kernels", "*.py")),
+    ]:
+        assert {op for op in ops if backend in backends.SERVED_BY[op]} == with_code
+
+
+QUERY, STREAM = torch.ones(1, 1, 2, 4), torch.arange(8).to(torch.uint16)
+CALLS = {
+    "cosine_attention": lambda backend: cosine_attention(
+        QUERY, QUERY, QUERY, scale=1.0, backend=backend
+    ),
+    "gather_windows": lambda backend: gather_windows(
+        STREAM, torch.zeros(1, dtype=torch.int64), 2, backend=backend
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["native", "triton"])
+@pytest.mark.parametrize("op", backends.SERVED_BY)
+def test_the_table_of_backends_says_what_the_ops_answer(op, backend):
+    try:
+        CALLS[op](backend)
+        has_code = True
+    except BackendUnavailable as refusal:
+        has_code = f"{op} has no {backend} code" not in str(refusal)
+    assert has_code == (backend in backends.SERVED_BY[op])
+
+
+def public_objects() -> dict[str, object]:
+    found = {}
+    for module in map(importlib.import_module, PUBLIC_MODULES):
+        found |= {f"{module.__name__}.{name}": getattr(module, name) for name in module.__all__}
+    return found
+
+
+@pytest.mark.parametrize("name", public_objects())
+def test_public_names_are_documented(name):
+    public = public_objects()[name]
+    text = public.__doc__  # not inspect.getdoc, which would find a base class's
+    assert text, f"{name} has no docstring"
+    assert not text.startswith(f"{public.__name__}("), f"{name}: the dataclass wrote its docstring"
+    if not (inspect.isclass(public) and issubclass(public, Exception)):
+        assert undocumented_parameters(public) == []
+
+
+def public_methods() -> dict[str, object]:
+    return {
+        f"{name}.{method}": function
+        for name, public in public_objects().items()
+        if inspect.isclass(public)
+        for method, function in vars(public).items()
+        if inspect.isfunction(function) and not method.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("name", public_methods())
+def test_public_methods_are_documented(name):
+    """One line is enough for a method, but it names what goes in."""
+    method = public_methods()[name]
+    text = inspect.cleandoc(method.__doc__ or "")
+    assert text, f"{name} has no docstring"
+    parameters = [parameter for parameter in inspect.signature(method).parameters][1:]
+    assert [p for p in parameters if not re.search(rf"\b{p}\b", text)] == []
+
+
+def test_the_check_of_docstrings_sees_what_is_missing():
+    def documented(first, second):
+        """Do.
+
+        Args:
+            first (int): named; second is only mentioned.
+        """
+
+    assert undocumented_parameters(documented) == ["second"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("module", map(module_name, WITH_EXAMPLES))
+def test_examples_in_docstrings_run(module):
+    failed, attempted = doctest.testmod(importlib.import_module(module))
+    assert attempted > 0
+    assert failed == 0
+
+
+@pytest.mark.parametrize("op", backends.SERVED_BY)
+def test_every_op_has_an_example(op):
+    assert ">>> " in importlib.import_module(f"pyseq.ops.{op}").__dict__[op].__doc__
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_pages_runs(page, tmp_path, monkeypatch):
+    """Blocks with prompts are run in order, in one namespace; the others must at least compile."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        if ">>> " not in block:
+            ast.parse(block)
+            continue
+        test = doctest.DocTestParser().get_doctest(block, namespace, page.name, str(page), 0)
+        said: list[str] = []
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        runner.run(test, out=said.append, clear_globs=False)
+        assert runner.failures == 0, "".join(said)
+        namespace = test.globs
