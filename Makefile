@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 BUILT_FROM := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
-PYTHON_FILES := pyseq kernels benchmarks tests examples setup.py $(wildcard *.py)
+PYTHON_FILES := $(wildcard pyseq kernels benchmarks tests examples *.py)
 
 .PHONY: demo test lint format bench clean
 

@@ -10,6 +10,7 @@ import itertools
 import mmap
 import multiprocessing
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ SHAPES = ((256, 1024), (512, 128), (64, 256))
 DTYPES = (torch.int64, torch.uint16)
 IO_MODES = ("mmap", "pread", "ram")
 SYMBOLS = 1 << 27  # 256 MiB
+SETTLE_SECONDS = 0.05  # for the few batches that loaders make ahead
 QUICK_SHAPES = ((16, 128),)
 QUICK_SYMBOLS = 1 << 20
 
@@ -69,17 +71,12 @@ def _case(batch: int, length: int, dtype: torch.dtype, symbols: int) -> Case:
     result_bytes = tokens * dtype.itemsize
     contestants = [
         *(Contestant(f"native {io}", partial(_gather, io, "native")) for io in IO_MODES),
-        *(Contestant(f"loader {io}", partial(_loader, io), fresh=True) for io in IO_MODES),
+        *(Contestant(f"loader {io}", partial(_loader, io)) for io in IO_MODES),
         Contestant("reference ram", partial(_gather, "ram", "reference")),
         Contestant("numpy", _numpy, peer=True),
-        Contestant("DataLoader", partial(_dataloader, 0), peer=True, fresh=True),
-        Contestant(
-            "DataLoader 2 workers",
-            partial(_dataloader, 2),
-            peer=True,
-            fresh=True,
-            hold=False,  # each result is a fresh shared mapping with a file descriptor
-        ),
+        Contestant("DataLoader", partial(_dataloader, 0), peer=True),
+        # Not held: each result is a fresh shared mapping with a file descriptor.
+        Contestant("DataLoader 2 workers", partial(_dataloader, 2), peer=True, hold=False),
     ]
     if dtype == torch.int64:  # get_batch knows no other
         contestants += [
@@ -151,13 +148,21 @@ def _gather(io: str, backend: str, inputs: Inputs) -> Call:
 
 
 class _Batches:
-    """Successive batches of an iterator that must be closed."""
+    """Successive batches of an iterator that may work ahead."""
 
-    def __init__(self, iterator, pair):
-        self._iterator, self._pair = iterator, pair
+    def __init__(self, iterator, pair, ahead: int):
+        self._iterator, self._pair, self._ahead = iterator, pair, ahead
 
     def __call__(self):
         return self._pair(next(self._iterator))
+
+    def resume(self):
+        for _ in range(self._ahead):
+            self()
+
+    def pause(self):
+        if self._ahead:
+            time.sleep(SETTLE_SECONDS)
 
     def close(self):
         self._iterator = None  # a DataLoader's workers end with its iterator
@@ -167,9 +172,7 @@ def _loader(io: str, inputs: Inputs) -> Call:
     loader = WindowLoader(
         inputs.streams[io], inputs.length, inputs.batch, dtype=inputs.dtype, seed=1
     )
-    batches = _Batches(iter(loader), lambda batch: (batch["offset"], batch["window"]))
-    batches()  # the iterator's start
-    return batches
+    return _Batches(iter(loader), lambda batch: (batch["offset"], batch["window"]), ahead=4)
 
 
 def _numpy(inputs: Inputs) -> Call:
@@ -233,10 +236,8 @@ def _dataloader(workers: int, inputs: Inputs) -> Call:
         multiprocessing_context=context,
     )
     following = rotate(inputs.offsets)
-    batches = _Batches(iter(loader), lambda windows: (following(), windows))
-    for _ in range(1 + 2 * workers):  # the iterator's start, and what its workers made ahead
-        batches()
-    return batches
+    made_ahead = workers * (loader.prefetch_factor or 0)
+    return _Batches(iter(loader), lambda windows: (following(), windows), 2 * made_ahead)
 
 
 class _Forever:

@@ -34,20 +34,18 @@ class Contestant:
 
     Args:
         name (str): the row's backend.
-        make (Callable): takes the case's inputs, returns the call that is timed. What it returns is
-            checked, so it holds all that a check needs. If the call has a method `close`, it is
-            called at the end.
+        make (Callable): takes the case's inputs, returns the call that is timed. What that returns
+            is checked, so it holds all that a check needs. A call with threads or processes of its
+            own has methods that the harness calls, untimed: `resume` before each sample uses up
+            what was made ahead, `pause` after it waits until nothing works in the background, where
+            it would slow whoever is next, and `close` ends it all.
         peer (bool): someone else's way, which ours is compared with.
-        fresh (bool): made anew for every sample and closed after it. For contestants with threads
-            or processes of their own, which would otherwise work while others are timed. Their
-            `make` should run until the steady state is reached.
         hold (bool): keep results until the ring of results is larger than the caches.
     """
 
     name: str
     make: Callable[[Any], Call]
     peer: bool = False
-    fresh: bool = False
     hold: bool = True
 
 
@@ -276,9 +274,8 @@ class _Runner:
     def __init__(self, entry, role, case: Case, inputs, ring: deque):
         self.name, self.role = entry.name, role
         self._make, self._case, self._inputs = entry.make, case, inputs
-        self._fresh = getattr(entry, "fresh", False)
         self._ring = ring if getattr(entry, "hold", True) else deque(maxlen=0)
-        self._kept: Call | None = None
+        self._call: Call | None = None
         self._calls = 1
         self._peak: int | None = None
         self._seconds: list[float] = []
@@ -286,7 +283,7 @@ class _Runner:
     def check(self, calls: int) -> None:
         if self.role == "ceiling":
             return
-        with self._opened() as call:
+        with self._running() as call:
             for _ in range(calls):
                 try:
                     self._case.check(self._inputs, call())
@@ -298,27 +295,28 @@ class _Runner:
                     ) from error
 
     def measure_peak(self) -> None:
-        with self._opened() as call:
+        with self._running() as call:
             self._peak = peak_extra_bytes(call, self._case.device)
 
     def warm_up(self, settings: Settings, stopwatch: Stopwatch) -> None:
         """Run until `warmup_seconds` have passed, then choose how many calls make a sample."""
-        with self._opened() as call:
+        with self._running() as call:
             spent: list[float] = []
             while not spent or sum(spent) < settings.warmup_seconds:
                 spent.append(max(self._time(call, stopwatch, 1), 1e-7))
         self._calls = max(1, math.ceil(settings.sample_seconds / float(np.median(spent))))
 
     def sample(self, stopwatch: Stopwatch) -> None:
-        with self._opened() as call:
+        with self._running() as call:
             self._seconds.append(self._time(call, stopwatch, self._calls) / self._calls)
 
     def timing(self) -> Timing:
         return Timing(self.name, self.role, np.array(self._seconds), self._peak)
 
     def close(self) -> None:
-        _close(self._kept)
-        self._kept = None
+        if self._call is not None:
+            _tell(self._call, "close")
+        self._call = None
 
     def _time(self, call: Call, stopwatch: Stopwatch, calls: int) -> float:
         ring = self._ring
@@ -336,23 +334,17 @@ class _Runner:
                 gc.enable()
 
     @contextmanager
-    def _opened(self) -> Iterator[Call]:
-        if not self._fresh:
-            if self._kept is None:
-                self._kept = self._make(self._inputs)
-            yield self._kept
-            return
-        call = self._make(self._inputs)
-        try:
-            yield call
-        finally:
-            _close(call)
+    def _running(self) -> Iterator[Call]:
+        if self._call is None:
+            self._call = self._make(self._inputs)
+        _tell(self._call, "resume")
+        yield self._call
+        _tell(self._call, "pause")
 
 
-def _close(call: Call | None) -> None:
-    close = getattr(call, "close", None)
-    if close is not None:
-        close()
+def _tell(call: Call, what: str) -> None:
+    """Call a method that most calls do not have."""
+    getattr(call, what, lambda: None)()
 
 
 def _role(contestant: Contestant) -> Literal["contestant", "peer"]:

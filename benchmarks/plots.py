@@ -1,4 +1,4 @@
-"""Bar charts of the newest rows, one SVG per op and device."""
+"""Dot charts of the newest rows, one SVG per op and device."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -35,7 +35,7 @@ def draw(rows: Iterable[Row], path: Path) -> None:
         if row["role"] != "ceiling":
             case = f"{row['direction']}, {row['shape']}, {row['dtype']}, {row['threads']} threads"
             panels.setdefault(case, []).append(row)
-    heights = [len(bars) + 2 for bars in panels.values()]
+    heights = [len(dots) + 3.5 for dots in panels.values()]
     figure, axes = plt.subplots(
         len(panels),
         figsize=(7, 0.22 * sum(heights) + 0.4),
@@ -43,30 +43,37 @@ def draw(rows: Iterable[Row], path: Path) -> None:
         squeeze=False,
         layout="constrained",
     )
-    for axis, (case, bars) in zip(axes[:, 0], panels.items(), strict=True):
-        _panel(axis, case, bars)
+    for axis, (case, dots) in zip(axes[:, 0], panels.items(), strict=True):
+        _panel(axis, case, dots)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
-def _panel(axis, title: str, bars: list[Row]) -> None:
-    bars = sorted(bars, key=lambda row: float(row["unit_value"]))
-    rates = [float(row["unit_value"]) for row in bars]
-    p20, p50, p80 = ([float(row[column]) for row in bars] for column in ("p20", "p50", "p80"))
+def _panel(axis, title: str, dots: list[Row]) -> None:
+    dots = sorted(dots, key=lambda row: float(row["unit_value"]))
+    rates = [float(row["unit_value"]) for row in dots]
+    p20, p50, p80 = ([float(row[column]) for row in dots] for column in ("p20", "p50", "p80"))
     slower = [rate - rate * m / hi for rate, m, hi in zip(rates, p50, p80, strict=True)]
     faster = [rate * m / lo - rate for rate, m, lo in zip(rates, p50, p20, strict=True)]
-    axis.barh(
-        [row["backend"] for row in bars],
-        rates,
-        xerr=(slower, faster),
-        color=[COLOURS[row["role"]] for row in bars],
-        error_kw={"elinewidth": 0.8, "capsize": 2},
-    )
-    fastest = bars[-1]
+    for place, row in enumerate(dots):
+        axis.errorbar(
+            rates[place],
+            place,
+            xerr=[[slower[place]], [faster[place]]],
+            fmt="o",
+            markersize=4,
+            capsize=2,
+            elinewidth=0.8,
+            color=COLOURS[row["role"]],
+        )
+    axis.set_yticks(range(len(dots)), [row["backend"] for row in dots])
+    axis.set_ylim(-0.7, len(dots) - 0.3)
+    fastest = dots[-1]
     if fastest["ceiling_share"]:
         axis.axvline(rates[-1] / float(fastest["ceiling_share"]), color="black", ls="--", lw=0.8)
-    axis.set_xscale("log")
-    axis.set_title(f"{title}: {fastest['unit']}; dashed: {fastest['ceiling']}", loc="left")
+    axis.set_xscale("log")  # dots, because a bar has no honest beginning on such an axis
+    axis.set_title(title, loc="left", fontsize=8)
+    axis.set_xlabel(f"{fastest['unit']}; dashed: {fastest['ceiling']}")
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

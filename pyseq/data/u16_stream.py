@@ -173,6 +173,10 @@ class U16Stream:
     def gathered(self, windows: int, length: int) -> None:
         """Account for windows that were just read.
 
+        Args:
+            windows (int): how many.
+            length (int): symbols in each.
+
         Raises:
             UserError: a file was truncated or replaced since it was opened.
         """

@@ -120,7 +120,11 @@ class Baseline(SequenceModel):
         return chunked_cross_entropy(hidden, self.head.weight, window[:, 1:].flatten())
 
     def flops_per_symbol(self, seq_len: int) -> int:
-        """Two per multiply-add, three passes (forward, and twice that backward)."""
+        """Two per multiply-add, three passes (forward, and twice that backward).
+
+        Args:
+            seq_len (int): symbols in a window; a symbol attends to half of them on average.
+        """
         matrices = sum(p.numel() for p in self.parameters() if p.dim() == 2)
         matrices -= self.embedding.weight.numel()  # a look-up
         # Scores and their product with the values, over half a window on average.

@@ -51,10 +51,12 @@ class ModelCard:
         return model_type(config_type(**self.config))
 
     def to_json(self) -> str:
+        """The card as JSON, with the version of the format."""
         return json.dumps({"version": FORMAT_VERSION, **dataclasses.asdict(self)})
 
     @staticmethod
     def from_json(text: str) -> "ModelCard":
+        """The card that `to_json` made `text` of."""
         fields = json.loads(text)
         version = fields.pop("version")
         if version != FORMAT_VERSION:
@@ -65,7 +67,16 @@ class ModelCard:
 
 
 def save_model(path: str | os.PathLike, weights: dict[str, Tensor], card: ModelCard) -> None:
-    """Write a model file; an existing one is replaced only when the new one is complete."""
+    """Write a model file; an existing one is replaced only when the new one is complete.
+
+    Args:
+        path (str | PathLike): of the file.
+        weights (dict name -> Tensor): the model's state_dict.
+        card (ModelCard): what the model is.
+
+    Raises:
+        UserError: the file cannot be written; what was there before is left as it was.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -80,6 +91,12 @@ def save_model(path: str | os.PathLike, weights: dict[str, Tensor], card: ModelC
 
 def load_model(path: str | os.PathLike) -> tuple[SequenceModel, ModelCard]:
     """Read a model file; nothing in it is executed.
+
+    Args:
+        path (str | PathLike): of the file.
+
+    Returns:
+        tuple (SequenceModel, ModelCard): the model with its weights, on the CPU.
 
     Raises:
         UserError: the file is missing, no safetensors file (a pickle, say), or none of pyseq's.

@@ -33,9 +33,10 @@ class Predictor:
     Symbols go in as they are in the stream, 0..alphabet-1, in any integer dtype; the model's
     binning is applied here. Probabilities are of classes.
 
-    Attributes:
+    Args:
         model (SequenceModel): the network.
         card (ModelCard): what it is and was trained for.
+        device (str | torch.device): where it runs.
     """
 
     def __init__(self, model: SequenceModel, card: ModelCard, device: str | torch.device = "cpu"):
@@ -141,9 +142,14 @@ class Predictor:
 
         Returns:
             Tensor (n,), int64: symbols.
+
+        Raises:
+            ValueError: the context is empty, or the temperature negative.
         """
         if temperature < 0:
             raise ValueError(f"generate: temperature is {temperature}; 0 or more fits")
+        if len(context) == 0:
+            raise ValueError("generate: the context is empty; at least one symbol fits")
         random = np.random.default_rng(seed)
         symbols = torch.as_tensor(context).long().tolist()
         for _ in range(n):

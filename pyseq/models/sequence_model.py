@@ -18,4 +18,4 @@ class SequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def flops_per_symbol(self, seq_len: int) -> int:
-        """Floating-point operations of one training step (forward and backward) per symbol."""
+        """Floating-point operations of one training step per symbol of a window of seq_len."""

@@ -29,7 +29,10 @@ Refusal = Callable[[], str | None]
 def _load_core() -> tuple[ModuleType | None, str | None]:
     """``pyseq._core``, or None and the sentence that says why there is none."""
     try:
-        return importlib.import_module("pyseq._core"), None
+        module = importlib.import_module("pyseq._core")
+        # An editable install elsewhere on the path answers for every checkout of this name.
+        ours = Path(module.__file__ or "").parent == Path(__file__).parents[1]
+        return (module, None) if ours else (None, NOT_BUILT)
     except ImportError as error:
         if build_error() is not None:
             return None, "building pyseq._core failed; `pyseq doctor` quotes the compiler"

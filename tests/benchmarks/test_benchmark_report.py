@@ -111,3 +111,7 @@ def test_plots_are_small_and_the_same_each_time(results, tmp_path):
     assert len(first) < 100_000
     plots.draw_all(results, tmp_path)
     assert path.read_bytes() == first
+
+
+def test_the_pages_of_this_checkout_are_what_its_rows_give():
+    assert report.stale(report.pages(), rows.RESULTS) == []

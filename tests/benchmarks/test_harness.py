@@ -150,28 +150,35 @@ def test_quantiles_ratios_and_shares_are_taken_within_rounds():
     assert measurement.unit_value(ours) == pytest.approx(100 / 3.0)
 
 
-def test_a_fresh_contestant_is_made_and_closed_for_every_sample():
+def test_background_work_is_resumed_and_paused_around_every_sample():
     events = []
 
     class Call:
         def __call__(self):
+            events.append("call")
             return 42.0
+
+        def resume(self):
+            events.append("resume")
+
+        def pause(self):
+            events.append("pause")
 
         def close(self):
             events.append("close")
 
-    def make(_):
-        events.append("make")
-        return Call()
+    def stopwatch(run) -> float:
+        events.append("start")
+        run()
+        events.append("stop")
+        return 1.0
 
-    case = case_of([Contestant("fresh", make, fresh=True)])
-    measure(case, SETTINGS, stopwatch=lambda run: run() or 1.0)
-    once_each = 4  # checked, memory, warm-up, checked again
-    assert events == ["make", "close"] * (SETTINGS.rounds + once_each)
-    events.clear()
-    case = case_of([Contestant("kept", make)])
-    measure(case, SETTINGS, stopwatch=lambda run: run() or 1.0)
-    assert events == ["make", "close"]
+    case = case_of([Contestant("loader", lambda _: Call())])
+    measure(case, replace(SETTINGS, rounds=2), stopwatch=stopwatch)
+    untimed = ["resume", "call", "pause"]
+    timed = ["resume", "start", "call", "stop", "pause"]
+    warmup_and_rounds = 1 + 2
+    assert events == [*untimed * 2, *timed * warmup_and_rounds, *untimed, "close"]
 
 
 def test_short_calls_are_repeated_within_a_sample():

@@ -4,6 +4,7 @@ Every install starts from a copy of the tracked files, so the developer's checko
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tomllib
 
 import pytest
 
-from tests.packaging.checkout import ROOT, Environment, copy_checkout, run, tracked_files
+from tests.packaging.checkout import BORROWED, ROOT, Environment, copy_checkout, run, tracked_files
 
 NOT_BUILT = "running from a checkout that was not built: pip install -e ."
 COMPILER_SAYS = "c++: the parser is on holiday"
@@ -24,6 +25,7 @@ import array, glob, importlib.util, sys
 [path] = glob.glob("pyseq/_core*.so")
 spec = importlib.util.spec_from_file_location("pyseq._core", path)
 core = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(core)
 source = core.source_in_memory([array.array("H", [7, 8, 9])])
 out = memoryview(bytearray(4)).cast("H", (1, 2))
 core.gather_windows(source, array.array("q", [1]), out, 1)
@@ -171,10 +173,10 @@ def test_no_top_level_name_but_pyseq(installed, tmp_path):
 
 @pytest.mark.slow
 def test_every_python_file_and_the_licence_are_installed(installed):
-    tracked = [name for name in tracked_files("pyseq/**.py", "kernels/**.py")]
-    for name in tracked:
-        installed_as = name.removeprefix("pyseq/")
-        assert (installed.package / installed_as).read_bytes() == (ROOT / name).read_bytes()
+    for name in tracked_files("pyseq/**.py", "kernels/**.py"):
+        assert (installed.package / name.removeprefix("pyseq/")).read_bytes() == (
+            ROOT / name
+        ).read_bytes()
     assert (installed.package / "py.typed").is_file()
     if installed.kind != "editable":
         assert not (installed.package / "kernels").is_symlink()
@@ -202,9 +204,11 @@ def python_3_12() -> str | None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(python_3_12() is None, reason="no Python 3.12; PYSEQ_TEST_PYTHON may name one")
 def test_python_3_12_gets_the_stable_abi(checkout, tmp_path):
-    environment = Environment(tmp_path / "venv", python_3_12())
+    python = python_3_12()
+    if python is None:
+        pytest.skip("python3.12 does not start here; PYSEQ_TEST_PYTHON may name one that does")
+    environment = Environment(tmp_path / "venv", python)
     done = environment.pip_install("-e", ".", cwd=checkout)
     assert done.returncode == 0, done.stdout
     assert [path.name for path in (checkout / "pyseq").glob("_core*")] == ["_core.abi3.so"]
@@ -285,11 +289,13 @@ def test_broken_cpp_passes_only_where_the_core_is_not_required(
 
 def test_a_checkout_that_was_never_built_says_so(checkout, tmp_path):
     def say(*arguments):
-        done = run(sys.executable, *arguments, cwd=tmp_path, PYTHONPATH=str(checkout))
+        # -S: the finder of an editable install would offer the _core of another checkout.
+        path = f"{checkout}:{BORROWED}"
+        done = run(sys.executable, "-S", *arguments, cwd=tmp_path, PYTHONPATH=path)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     assert NOT_BUILT in say("-m", "pyseq", "doctor")
     said = say("-c", GATHER)
     assert "auto [[8, 9]]" in said
-    assert f"auto chose reference (triton: the stream is on cpu, not on cuda; native: {NOT_BUILT})" in said  # fmt: skip
+    assert re.search(rf"auto chose reference \(.*native: {re.escape(NOT_BUILT)}\)", said)

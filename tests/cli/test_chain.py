@@ -1,0 +1,317 @@
+"""The command lines of the specification, as written but small, and what they must say."""
+
+import json
+import math
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyseq
+from pyseq.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--d_model", "32", "--nlayers", "1", "--nhead", "2", "--dim_ff", "48", "--seq_len", "32",
+         "--batch", "16", "--max_steps", "30", "--eval_every", "15"]  # fmt: skip
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A text stream with a model trained on it."""
+    where = tmp_path_factory.mktemp("chain")
+    text = "".join(f"def f{i % 10}(x): return x + {i % 7}\n" for i in range(1500))
+    (where / "code.py").write_text(text)
+    assert main(["data", "text", str(where / "code.py"), "--out", str(where / "code.u16")]) == 0
+    assert main(["train", "--u16_path", str(where / "code.u16"), *SMALL, "--lr", "1e-2",
+                 "--ckpt", str(where / "model.pt")]) == 0  # fmt: skip
+    return where
+
+
+def test_evaluate_says_what_the_model_is_worth(folder, capsys):
+    code, out, err = run(
+        capsys, "evaluate", "--u16_path", f"{folder}/code.u16", "--ckpt", f"{folder}/model.pt",
+        "--max_samples", "3000", "--use_amp",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    for word in ("model", "marginal", "order-1", "order-2", "xz", "top-1", "top-3", "top-5",
+                 "perplexity", "mean confidence", "mean entropy", "expected calibration error",
+                 "ceiling", "verdict: structure"):  # fmt: skip
+        assert word in out
+    assert "3,000 held-out symbols" in out
+
+
+def test_predict_shows_context_top_k_and_truth(folder, capsys):
+    code, out, _ = run(
+        capsys, "predict", "--u16_path", f"{folder}/code.u16", "--ckpt", f"{folder}/model.pt",
+        "--idx", "4000", "--topk", "10",
+    )  # fmt: skip
+    assert code == 0
+    lines = out.splitlines()
+    text = (folder / "code.py").read_bytes()
+    assert lines[0] == f"context: {text[4000 - 24 : 4000]!r}".replace(": b", ": ")
+    assert len(lines) == 12
+    shares = [float(line.rsplit("%")[0].split()[-1]) for line in lines[1:11]]
+    assert shares == sorted(shares, reverse=True)
+    assert lines[-1].startswith(f"came: {text[4000:4001]!r}".replace(": b", ": "))
+
+
+def test_the_saved_model_is_an_api(folder):
+    model = pyseq.load(folder / "model.pt")
+    stream = np.frombuffer((folder / "code.u16").read_bytes(), "<u2")
+    window = stream[1000:1033].astype(np.int64)
+    assert model.log_prob(window).shape == (32,)
+    assert len(model.predict(window, topk=3).classes) == 3
+    assert model.generate(window, 5).shape == (5,)
+
+
+def test_the_training_line_as_written(folder, tmp_path, capsys):
+    line = (
+        f"train --u16_path {folder}/code.u16 --d_model 32 --nlayers 1 --nhead 4 --dim_ff 64"
+        " --epochs 1 --batch 64 --lr 1e-3 --warmup_ratio 0.1 --gradient_accumulation 4 --use_amp"
+        f" --eval_every 500 --patience 5 --max_samples 20000 --workers 8 --ckpt {tmp_path}/model.pt"
+        " --seq_len 64"
+    )
+    done = subprocess.run(
+        [sys.executable, ROOT / "u16_seq_model.py", *line.split()], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "parameters" in done.stdout
+    assert "is capped at this machine's" in done.stdout
+    assert (tmp_path / "model.run" / "report.html").exists()
+    assert "GPU available" not in done.stdout + done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_hyphens_are_accepted(folder, tmp_path, capsys):
+    arguments = [a.replace("_", "-") if a.startswith("--") else a for a in SMALL]
+    code, _, err = run(
+        capsys, "train", "--u16-path", f"{folder}/code.u16", *arguments, "--ckpt",
+        f"{tmp_path}/m.pt", "--max-steps", "2",
+    )  # fmt: skip
+    assert code == 0, err
+
+
+def test_config_sets_flags_and_flags_win(folder, tmp_path, capsys):
+    settings = tmp_path / "c.yaml"
+    settings.write_text(
+        f"u16_path: {folder}/code.u16\nd_model: 32\nnlayers: 1\nnhead: 2\ndim-ff: 48\nlr: 1e-3\n"
+        "seq_len: 32\nbatch: 16\nmax_steps: 500\nuse_amp: true\nsplit: [0.7, 0.1, 0.2]\n"
+        "nhead_kv: null\n"
+    )
+    code, _, err = run(
+        capsys, "train", "--config", str(settings), "--max_steps", "3", "--ckpt",
+        f"{tmp_path}/m.pt",
+    )  # fmt: skip
+    assert code == 0, err
+    saved = (tmp_path / "m.run" / "config.yaml").read_text()
+    assert "max_steps: 3" in saved
+    assert "use_amp: true" in saved
+    again = ["train", "--config", f"{tmp_path}/m.run/config.yaml", "--ckpt", f"{tmp_path}/n.pt"]
+    assert run(capsys, *again)[0] == 0
+    resaved = (tmp_path / "n.run" / "config.yaml").read_text()
+    assert resaved.replace("/n.pt", "/m.pt") == saved
+
+
+def test_rolls_are_at_chance_with_the_ceiling(tmp_path, capsys):
+    rolls = f"{tmp_path}/rolls.u16"
+    made = run(capsys, "data", "synthetic", "hmac_rolls", "--count", "400000", "--out", rolls)
+    assert made[0] == 0
+    code, out, _ = run(
+        capsys, "train", "--u16_path", rolls, "--bins", "1024", *SMALL, "--ckpt",
+        f"{tmp_path}/m.pt",
+    )  # fmt: skip
+    assert code == 0
+    flat = " ".join(out.split())
+    assert "classes: 1024 bins of equal width over 10001" in flat
+    assert "at most 0.100 % on independent symbols" in flat
+    assert "at most 0.500 % on independent symbols" in flat
+    assert "9.99862 bits (6.93052 nats)" in flat
+    assert "verdict: at chance" in flat
+    code, out, _ = run(
+        capsys, "evaluate", "--u16_path", rolls, "--ckpt", f"{tmp_path}/m.pt",
+    )  # fmt: skip
+    flat = " ".join(out.split())
+    assert "verdict: at chance" in flat
+    assert "at most 0.100 % on independent symbols" in flat
+    summary = json.loads((tmp_path / "m.run" / "summary.json").read_text())
+    assert summary["test"]["verdict"] == "at chance"
+    assert summary["test"]["ceiling"]["top1"] == 10 / 10_001
+
+
+def test_pcm_runs_through_the_chain_as_values(tmp_path, capsys):
+    t = np.arange(60_000)
+    signal = 9000 * np.sin(t / 9) + 3000 * np.sin(t / 31) + np.random.default_rng(0).normal(0, 50, len(t))
+    with wave.open(f"{tmp_path}/tone.wav", "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(signal.astype("<i2").tobytes())
+    stream = f"{tmp_path}/tone.u16"
+    assert run(capsys, "data", "wav", f"{tmp_path}/tone.wav", "--out", stream)[0] == 0
+    code, out, _ = run(
+        capsys, "train", "--u16_path", stream, "--kind", "values", *SMALL, "--max_steps", "150",
+        "--stride", "4", "--lr", "1e-2", "--ckpt", f"{tmp_path}/m.pt",
+    )  # fmt: skip
+    assert code == 0
+    assert "kind: values, as given" in out
+    assert "classes: 1024 bins" in out
+    assert "verdict: structure" in out
+    code, out, _ = run(capsys, "predict", "--u16_path", stream, "--ckpt", f"{tmp_path}/m.pt",
+                       "--idx", "50000", "--topk", "4")  # fmt: skip
+    assert code == 0
+    assert ".." in out  # a bin stands for a range of samples
+
+
+def test_evaluating_on_another_stream_says_what_was_counted(folder, tmp_path, capsys):
+    other = f"{tmp_path}/other.u16"
+    (tmp_path / "other.py").write_text("def f1(x): return x + 1\n" * 400)
+    assert run(capsys, "data", "text", f"{tmp_path}/other.py", "--out", other)[0] == 0
+    line = ("evaluate", "--u16_path", other, "--ckpt", f"{folder}/model.pt")
+    code, out, _ = run(capsys, *line)
+    assert code == 0
+    assert "scored: symbols 961 to 9,599 of 9,600" in out
+    code, _, err = run(capsys, *line, "--range", "test")
+    assert code == 2
+    assert "needs the stream the model was trained on" in err
+
+
+BAD_STREAMS = {
+    "missing": (None, "cannot be read: No such file or directory"),
+    "odd": (b"abc", "an odd number"),
+    "empty": (b"", "is empty"),
+    "short": (b"ab" * 20, "less than one window of 33"),
+    "header": (np.array([20240520, 1, 9], "<i4").tobytes().ljust(1024, b"\0"), "counts 9 symbols"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STREAMS)
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_bad_streams_get_one_sentence_and_exit_code_2(folder, tmp_path, capsys, command, name):
+    content, words = BAD_STREAMS[name]
+    path = tmp_path / "bad.u16"
+    if content is not None:
+        path.write_bytes(content)
+    ckpt = tmp_path / "new.pt" if command == "train" else folder / "model.pt"
+    extra = {"train": SMALL, "evaluate": [], "predict": ["--idx", "10"]}[command]
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run(capsys, command, "--u16_path", str(path), "--ckpt", str(ckpt), *extra)
+    if name == "short" and command != "train":
+        assert code in (0, 2)  # 20 symbols are enough to predict one, and to score a few
+        return
+    assert code == 2
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err + out
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--u16_path", "{code}", "--alphabet", "50"], "at offset 0 lies outside the"),
+        (["train", "--u16_path", "{folder}"], "is a directory"),
+        (["train", "--u16_path", "{folder}/*.none"], "matches no file"),
+        (["train", "--u16_path", "{code}", "--ckpt", "{folder}"], "is a directory"),
+        (["train", "--u16_path", "{code}", "--ckpt", "/proc/x/model.pt"], "cannot be written"),
+        (["train", "--u16_path", "{code}", "--config", "{folder}/none.yaml"], "cannot be read"),
+        (["train", "--u16_path", "{code}", "--config", "{code}"], "is no YAML"),
+        (["train", "--u16_path", "{code}", "--config", "{folder}/list.yaml"], "a mapping of flags"),
+        (["train", "--u16_path", "{code}", "--config", "{folder}/key.yaml"], "unknown key 'colour'"),
+        (["train", "--config"], "--config needs"),
+        (["evaluate", "--u16_path", "{code}", "--ckpt", "{folder}/none.pt"], "is no file"),
+        (["evaluate", "--u16_path", "{code}", "--ckpt", "{code}"], "is no safetensors file"),
+        (["evaluate", "--u16_path", "{code}", "--ckpt", "{model}", "--max_samples", "1"],
+         "--max_samples must be at least 2"),
+        (["predict", "--u16_path", "{code}", "--ckpt", "{model}", "--idx", "0"], "--idx 0"),
+        (["predict", "--u16_path", "{code}", "--ckpt", "{model}", "--idx", "99999999"], "1 to"),
+        (["predict", "--u16_path", "{code}", "--ckpt", "{model}", "--idx", "9", "--topk", "0"],
+         "--topk 0"),
+        (["demo", "--minutes", "0"], "--minutes 0.0"),
+        (["trian"], "unknown command 'trian'; known: data, train"),
+    ],
+)  # fmt: skip
+def test_the_users_mistakes(folder, capsys, arguments, words):
+    (folder / "list.yaml").write_text("[1, 2]")
+    (folder / "key.yaml").write_text("colour: red")
+    names = {"code": folder / "code.u16", "folder": folder, "model": folder / "model.pt"}
+    code, out, err = run(capsys, *(a.format(**names) for a in arguments))
+    assert code == 2
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize("flags", [["--lr", "fast"], ["--no_such_flag", "1"], []])
+def test_wrong_flags_exit_with_2(folder, capsys, flags):
+    code, out, err = run(capsys, "train", *flags)
+    assert code == 2
+    assert "Traceback" not in err + out
+    assert "--u16_path" in err or "--lr" in err
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("bench",)])
+def test_every_command_has_help(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert command in out
+
+
+def test_every_flag_of_train_has_help(capsys):
+    _, out, _ = run(capsys, "train", "--help")
+    import dataclasses
+
+    from pyseq.training.config import TrainConfig
+
+    for field in dataclasses.fields(TrainConfig):
+        assert f"--{field.name}" in out
+    blocks = out.split("│ --")[1:]
+    assert all(len(" ".join(block.replace("│", " ").split()).split()) > 3 for block in blocks)
+
+
+def test_no_command_shows_the_commands(capsys):
+    code, out, _ = run(capsys)
+    assert code == 2
+    assert all(command in out for command in COMMANDS)
+    assert run(capsys, "--version")[1].strip() == f"pyseq {pyseq.__version__}"
+
+
+def test_doctor(capsys):
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    assert "gather_windows" in out
+    assert "cosine_attention" in out
+    assert run(capsys, "doctor", "--help")[0] == 0
+
+
+def test_our_own_faults_exit_with_1(capsys, monkeypatch):
+    import pyseq.cli.doctor
+
+    monkeypatch.setattr(pyseq.cli.doctor, "main", lambda arguments: 1 / 0)
+    code, _, err = run(capsys, "doctor")
+    assert code == 1
+    assert "this is a fault of pyseq" in err
+
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pyseq.cli.doctor, "main", interrupted)
+    assert run(capsys, "doctor")[0] == 130
+
+
+def test_demo_runs_the_whole_chain(tmp_path, capsys):
+    """A few seconds only: the chain and its files; what two minutes reach is README's claim."""
+    code, out, _ = run(capsys, "demo", "--out", f"{tmp_path}/demo", "--minutes", "0.1")
+    assert code == 0
+    for word in ("stream:", "marginal", "order-1", "order-2", "xz", "verdict:", "report:"):
+        assert word in out
+    summary = json.loads((tmp_path / "demo" / "model.run" / "summary.json").read_text())
+    bits = summary["test"]["bits_per_symbol"]
+    assert bits["order-2"][0] < bits["order-1"][0] < bits["marginal"][0] < 8
+    assert math.isfinite(bits["model"][0])
