@@ -48,6 +48,17 @@ const uint16_t* SymbolSource::in_place(int64_t first, int64_t length) const {
   return whole && segment.memory != nullptr ? segment.memory + (first - starts_[index]) : nullptr;
 }
 
+void SymbolSource::prefetch(int64_t first) const {
+  constexpr int64_t kSymbolsPerLine = 32;  // 64-byte cache lines
+  constexpr int64_t kLines = 4;            // the hardware goes on from there
+  const size_t index = segment_of(first);
+  const uint16_t* memory = segments_[index].memory;
+  if (memory == nullptr) return;
+  for (int64_t line = 0; line < kLines; ++line) {
+    __builtin_prefetch(memory + (first - starts_[index]) + line * kSymbolsPerLine);
+  }
+}
+
 void SymbolSource::read(int64_t first, std::span<uint16_t> out) const {
   while (!out.empty()) {
     const size_t index = segment_of(first);

@@ -31,6 +31,9 @@ class SymbolSource {
   // The symbols in place when they lie in one memory segment, else nullptr.
   const uint16_t* in_place(int64_t first, int64_t length) const;
 
+  // Starts to load the symbols from `first` on, if they lie in memory; never faults.
+  void prefetch(int64_t first) const;
+
  private:
   size_t segment_of(int64_t symbol) const;
 
