@@ -30,10 +30,9 @@ def train(config: TrainConfig):
         f" {run.model.flops_per_symbol(config.seq_len) / 1e6:.1f} MFLOP per symbol and step,"
         f" {trial_step_memory(run):,.0f} MiB at the peak of one step"
     )
-    print(
-        f"training: {run.steps:,} steps of"
-        f" {config.batch * config.gradient_accumulation * config.seq_len:,} symbols on {run.device}"
-    )
+    per_step = config.batch * config.gradient_accumulation * config.seq_len
+    length = f"{run.steps:,} steps" if config.max_time is None else f"{config.max_time:g} minutes"
+    print(f"training: {length}, {per_step:,} symbols a step, on {run.device}")
     sys.stdout.flush()
     outcome = fit(run)
     print_evaluation(outcome.evaluation, run.described.entropy_rate)

@@ -149,7 +149,8 @@ def test_rolls_are_at_chance_with_the_ceiling(tmp_path, capsys):
 
 def test_pcm_runs_through_the_chain_as_values(tmp_path, capsys):
     t = np.arange(60_000)
-    signal = 9000 * np.sin(t / 9) + 3000 * np.sin(t / 31) + np.random.default_rng(0).normal(0, 50, len(t))
+    noise = np.random.default_rng(0).normal(0, 50, len(t))
+    signal = 9000 * np.sin(t / 9) + 3000 * np.sin(t / 31) + noise
     with wave.open(f"{tmp_path}/tone.wav", "wb") as file:
         file.setparams((1, 2, 8000, 0, "NONE", ""))
         file.writeframes(signal.astype("<i2").tobytes())
@@ -223,7 +224,7 @@ def test_bad_streams_get_one_sentence_and_exit_code_2(folder, tmp_path, capsys, 
         (["train", "--u16_path", "{code}", "--config", "{folder}/none.yaml"], "cannot be read"),
         (["train", "--u16_path", "{code}", "--config", "{code}"], "is no YAML"),
         (["train", "--u16_path", "{code}", "--config", "{folder}/list.yaml"], "a mapping of flags"),
-        (["train", "--u16_path", "{code}", "--config", "{folder}/key.yaml"], "unknown key 'colour'"),
+        (["train", "--config", "{folder}/key.yaml"], "unknown key 'colour'"),
         (["train", "--config"], "--config needs"),
         (["evaluate", "--u16_path", "{code}", "--ckpt", "{folder}/none.pt"], "is no file"),
         (["evaluate", "--u16_path", "{code}", "--ckpt", "{code}"], "is no safetensors file"),

@@ -22,7 +22,7 @@ def test_the_json_is_believed_and_checked(tmp_path):
     assert (described.alphabet, described.kind, described.entropy_rate) == (5000, "values", 1.5)
     assert all("from the JSON" in remark for remark in described.remarks)
     assert describe_stream(path, alphabet=300, kind="tokens").alphabet == 300
-    with pytest.raises(UserError, match="symbol 299 at offset 299 lies outside .* of 299"):
+    with pytest.raises(UserError, match=r"symbol 299 at offset 299 lies outside .* of 299"):
         describe_stream(path, alphabet=299)
 
 

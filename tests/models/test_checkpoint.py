@@ -73,7 +73,10 @@ def test_other_files_are_refused(tmp_path, make_file, words):
     ("edit", "words"),
     [
         (lambda t: t.replace('"version": 1', '"version": 2'), "format version 2"),
-        (lambda t: t.replace('"baseline"', '"unknown"'), "unknown model 'unknown'; known: baseline"),
+        (
+            lambda t: t.replace('"baseline"', '"unknown"'),
+            "unknown model 'unknown'; known: baseline",
+        ),
         (lambda t: t.replace('"d_model": 16', '"d_model": 18'), "does not hold a model"),
         (lambda t: t.replace('"dim_ff"', '"dim_fff"'), "does not hold a model"),
         (lambda t: t[:-5], "does not hold a model"),
