@@ -1,5 +1,6 @@
 """`pyseq demo`: the whole chain on real text that every machine has."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,6 @@ def main(arguments: list[str]) -> int:
     from pyseq.cli.train import train
     from pyseq.data.importers import stdlib_text
     from pyseq.data.stream_info import write_stream
-    from pyseq.training.config import TrainConfig
 
     began = time.monotonic()
     folder = Path(config.out)
@@ -42,29 +42,7 @@ def main(arguments: list[str]) -> int:
         stream, found.chunks, alphabet=found.alphabet, kind=found.kind, source=found.source
     )
     print(f"stream: {stream}, {info.count:,} symbols ({info.source})")
-    train(
-        TrainConfig(
-            u16_path=str(stream),
-            ckpt=str(folder / "model.pt"),
-            # About a million parameters: in two minutes on two cores a larger one sees too little.
-            d_model=160,
-            nlayers=3,
-            nhead=5,
-            dim_ff=640,
-            seq_len=128,
-            batch=16,
-            stride=1,
-            lr=3e-3,
-            weight_decay=0.1,
-            max_time=config.minutes,
-            use_amp=_bfloat16_is_fast(),
-            split=(0.85, 0.05, 0.1),
-            eval_every=250,
-            eval_symbols=100_000,
-            save_every=1000,
-            seed=config.seed,
-        )
-    )
+    train(_with_fastest_threads(_training(config, folder, stream)))
     print(f"the demo took {time.monotonic() - began:.0f} s")
     return 0
 
@@ -75,5 +53,47 @@ def _bfloat16_is_fast() -> bool:
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # not in the oldest torch we accept
+    found: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in the oldest torch we accept
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def _training(config: DemoConfig, folder: Path, stream: Path):
+    from pyseq.training.config import TrainConfig
+
+    return TrainConfig(
+        u16_path=str(stream),
+        ckpt=str(folder / "model.pt"),
+        # About a million parameters: in two minutes on two cores a larger one sees too little.
+        d_model=160,
+        nlayers=3,
+        nhead=5,
+        dim_ff=640,
+        seq_len=128,
+        batch=16,
+        stride=1,
+        lr=3e-3,
+        weight_decay=0.1,
+        max_time=config.minutes,
+        use_amp=_bfloat16_is_fast(),
+        split=(0.85, 0.05, 0.1),
+        eval_every=250,
+        eval_symbols=100_000,
+        save_every=1000,
+        seed=config.seed,
+    )
+
+
+def _with_fastest_threads(training):
+    """The same training with as many CPU threads as serve it best just now."""
+    from pyseq.training.fit import prepare
+    from pyseq.training.trial import fastest_threads
+
+    run = prepare(training)
+    if run.device.type != "cpu":
+        return training
+    threads, seconds = fastest_threads(run)
+    tried = ", ".join(f"{n}: {s:.3f} s" for n, s in sorted(seconds.items()))
+    print(f"threads: {threads} (seconds a step with {tried})")
+    return dataclasses.replace(training, threads=threads)

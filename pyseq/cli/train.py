@@ -13,11 +13,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def train(config: TrainConfig):
-    """Train and print; returns the `Outcome`."""
+def train(config: TrainConfig) -> None:
+    """Train and print what was decided, how good it is and where it lies."""
     from pyseq.cli.evaluation_table import print_evaluation
     from pyseq.training.fit import fit, prepare
-    from pyseq.training.memory import trial_step_memory
+    from pyseq.training.trial import trial_memory_mib
 
     run = prepare(config)
     for remark in run.remarks:
@@ -28,7 +28,7 @@ def train(config: TrainConfig):
     print(
         f"model: {config.model}, {parameters:,} parameters,"
         f" {run.model.flops_per_symbol(config.seq_len) / 1e6:.1f} MFLOP per symbol and step,"
-        f" {trial_step_memory(run):,.0f} MiB at the peak of one step"
+        f" {trial_memory_mib(run):,.0f} MiB at the peak of one step"
     )
     per_step = config.batch * config.gradient_accumulation * config.seq_len
     length = f"{run.steps:,} steps" if config.max_time is None else f"{config.max_time:g} minutes"
@@ -38,4 +38,3 @@ def train(config: TrainConfig):
     print_evaluation(outcome.evaluation, run.described.entropy_rate)
     print(f"model: {config.ckpt}")
     print(f"report: {outcome.report}")
-    return outcome

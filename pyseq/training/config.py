@@ -97,6 +97,9 @@ class TrainConfig:
     """Seed of weights, order of windows and dropout."""
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
+    threads: int | None = None
+    """CPU threads to compute with; default: torch's choice, one per core. They wait for each other
+    many times a step, so where other programs keep a core busy, fewer can be many times faster."""
     workers: int = 0
     """Threads that gather batches (there are no worker processes); 0: as many as torch uses."""
 
@@ -107,7 +110,7 @@ class TrainConfig:
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}; at least 1 fits")
-        for name in ("stride", "max_steps", "max_samples", "patience"):
+        for name in ("stride", "max_steps", "max_samples", "patience", "threads"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}; at least 1 fits")
         if not self.lr > 0:

@@ -115,6 +115,8 @@ def prepare(config: TrainConfig) -> Run:
         UserError: the stream or a flag does not fit; one sentence.
     """
     config.check()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     check_writable(Path(config.ckpt))
     described = describe_stream(
