@@ -73,8 +73,10 @@ void gather_windows(const pyseq::SymbolSource& source, const Offsets& offsets, c
 NB_MODULE(_core, module) {
   nb::class_<pyseq::SymbolSource>(module, "SymbolSource")
       .def("__len__", &pyseq::SymbolSource::size);
+  // noconvert: nanobind would make a converted copy, which nobody reads or keeps alive afterwards.
   // The source reads the arrays in place, so it keeps them alive.
-  module.def("source_in_memory", &source_in_memory, "arrays"_a, nb::keep_alive<0, 1>());
+  module.def("source_in_memory", &source_in_memory, "arrays"_a.noconvert(), nb::keep_alive<0, 1>());
   module.def("source_in_files", &source_in_files, "files"_a);
-  module.def("gather_windows", &gather_windows, "source"_a, "offsets"_a, "out"_a, "threads"_a);
+  module.def("gather_windows", &gather_windows, "source"_a, "offsets"_a.noconvert(),
+             "out"_a.noconvert(), "threads"_a);
 }

@@ -6,7 +6,7 @@
 
 namespace pyseq {
 
-thread_local sigjmp_buf* bus_error_target = nullptr;
+constinit thread_local sigjmp_buf* bus_error_target = nullptr;
 
 namespace {
 

@@ -14,8 +14,9 @@ class BusErrorHandler {
   BusErrorHandler& operator=(const BusErrorHandler&) = delete;
 };
 
-// Where this thread continues after a SIGBUS; null outside a guarded read.
-extern thread_local sigjmp_buf* bus_error_target;
+// Where this thread continues after a SIGBUS; null outside a guarded read. The signal handler reads
+// it, so no access may allocate (CMakeLists.txt: -ftls-model) or initialise it (constinit).
+extern constinit thread_local sigjmp_buf* bus_error_target;
 
 // Runs `read` and returns true, or false if it touched a page that its file no longer has.
 // `read` is left by a jump then: it must not hold anything that a destructor would have to free.

@@ -35,9 +35,11 @@ template <typename Out>
 void gather(const SymbolSource& source, std::span<const int64_t> offsets, int64_t length, Out* out,
             int threads) {
   const auto windows = static_cast<int64_t>(offsets.size());
-  const int64_t useful = std::max<int64_t>(1, windows * length / kSymbolsPerThread);
-  const int team = static_cast<int>(std::min<int64_t>({threads, useful, windows}));
-  std::vector<std::exception_ptr> errors(static_cast<size_t>(std::max(team, 1)));
+  if (windows == 0) return;
+  const int64_t useful = windows * length / kSymbolsPerThread;
+  const auto team =
+      static_cast<int>(std::max<int64_t>(1, std::min<int64_t>({threads, useful, windows})));
+  std::vector<std::exception_ptr> errors(static_cast<size_t>(team));
   const auto share = [&](int part) {
     try {
       std::vector<uint16_t> scratch;
@@ -54,10 +56,8 @@ void gather(const SymbolSource& source, std::span<const int64_t> offsets, int64_
       errors[static_cast<size_t>(part)] = std::current_exception();
     }
   };
-  if (team <= 1) {  // also keeps forked workers away from the parent's thread pool
-    if (windows > 0) {
-      share(0);
-    }
+  if (team == 1) {  // also keeps forked workers away from the parent's thread pool
+    share(0);
   } else {
 #pragma omp parallel for num_threads(team) schedule(static, 1)
     for (int part = 0; part < team; ++part) share(part);

@@ -11,8 +11,8 @@ namespace pyseq {
 enum class SymbolType { kUint16, kInt32, kInt64, kFloat32 };
 
 // out[n, i] = stream[offsets[n] + i] for i < length, row-major, in `type`; at most `threads`
-// threads. Every window must lie inside the source. Throws std::runtime_error when a mapped file
-// was truncated or a read fails; `out` is then unspecified.
+// threads, at least one. Every window must lie inside the source. Throws std::runtime_error when a
+// mapped file was truncated or a read fails; `out` is then unspecified.
 void gather_windows(const SymbolSource& source, std::span<const int64_t> offsets, int64_t length,
                     SymbolType type, void* out, int threads);
 

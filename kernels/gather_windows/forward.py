@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 1024  # symbols per program: 2 KiB read, 8 KiB written as int64
+from pyseq.kernels.gather_windows.limits import BLOCK
 
 
 @triton.jit
@@ -32,5 +32,6 @@ def gather_windows_forward(
     out = torch.empty(offsets.shape[0], length, dtype=dtype, device=stream.device)
     if out.numel() > 0:
         grid = (offsets.shape[0], triton.cdiv(length, BLOCK))
-        gather_windows_kernel[grid](stream, offsets, out, length, BLOCK=BLOCK)
+        with torch.cuda.device_of(stream):  # Triton launches on the current device
+            gather_windows_kernel[grid](stream, offsets, out, length, BLOCK=BLOCK)
     return out

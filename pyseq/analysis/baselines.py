@@ -127,9 +127,11 @@ def markov_bits(
 def hindsight_bits(test: ArrayLike, alphabet: int) -> NDArray[np.float64]:
     """Code length of each symbol under the frequencies of these very symbols.
 
-    No predictor that ignores the past, whatever it was trained on, has a smaller sum on `test`:
-    this is the maximum of the likelihood over all of them. It is not a baseline that could be
-    used (it has seen what it predicts) but the reference that makes a claim of structure safe.
+    No predictor that gives every symbol the same fixed law, whatever it was trained on, has a
+    smaller sum on `test`: this is the maximum of the likelihood over all of them. It is not a
+    baseline that could be used (it has seen what it predicts) but the reference that makes a
+    claim of structure safe. A law that drifts is no fixed law: a predictor that follows it is
+    rightly better, even where the symbols are drawn independently of each other.
 
     Args:
         test (array (N,), integer): symbols that are scored.
@@ -146,7 +148,7 @@ def hindsight_bits(test: ArrayLike, alphabet: int) -> NDArray[np.float64]:
     """
     symbols = _symbols("test", test, alphabet)
     counts = np.bincount(symbols, minlength=alphabet)
-    return -np.log2(counts[symbols] / max(symbols.size, 1))
+    return _bits(counts[symbols] / max(symbols.size, 1))
 
 
 def xz_bits(test: ArrayLike, alphabet: int) -> float:
@@ -228,8 +230,13 @@ def _markov_ladder(
         shown = sequence[start + before.size - k :]
         lower = lower.copy()
         lower[start:] = _climb(_count(counted, alphabet, k), shown, lower[start:], blend)
-        ladder.append(-np.log2(lower))
+        ladder.append(_bits(lower))
     return ladder
+
+
+def _bits(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Code lengths, at least 0: the recursion may round to a hair above probability 1."""
+    return 0.0 - np.log2(np.minimum(probability, 1.0))  # 0 - 0 is 0, where -0 would print a sign
 
 
 def _climb(

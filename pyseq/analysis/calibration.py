@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,37 +23,26 @@ class Reliability:
     count: NDArray[np.int64]
 
 
-def reliability_table(
-    confidence: ArrayLike,
-    correct: ArrayLike,
-    *,
-    bins: int = 15,
-    kind: Literal["width", "mass"] = "width",
-) -> Reliability:
+def reliability_table(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) -> Reliability:
     """Group predictions by confidence and set each group's accuracy beside it.
+
+    Groups hold equally many predictions, which shows more than equal parts of [0, 1] where
+    confidences lie close together; equal confidences stay in one group.
 
     Args:
         confidence (array (N,), float): probability given to the top prediction, in [0, 1].
         correct (array (N,), bool or 0/1): whether it came true.
-        bins (int): number of groups before empty ones are dropped; >= 1.
-        kind (str): "width" cuts [0, 1] into equal parts, as `calibration_error` does; "mass" makes
-            groups of equally many predictions, which shows more where confidences lie close
-            together (equal confidences stay in one group).
+        bins (int): number of groups at the most; >= 1.
 
     Returns:
         Reliability: mean confidence, accuracy and count of each group.
 
     Raises:
-        ValueError: empty or unequal arrays, a value out of range, or an unknown kind.
+        ValueError: empty or unequal arrays, or a value out of range.
     """
     sure, hit = _checked(confidence, correct, bins)
-    if kind == "width":
-        group = np.searchsorted(np.linspace(0.0, 1.0, bins + 1)[1:-1], sure, side="right")
-    elif kind == "mass":
-        edges = np.unique(np.quantile(sure, np.arange(1, bins) / bins, method="lower"))
-        group = np.searchsorted(edges, sure, side="left")
-    else:
-        raise ValueError(f"reliability_table: kind {kind!r}; it must be 'width' or 'mass'")
+    edges = np.unique(np.quantile(sure, np.arange(1, bins) / bins, method="lower"))
+    group = np.searchsorted(edges, sure, side="left")
     _, group = np.unique(group, return_inverse=True)
     count = np.bincount(group)
     confidences, hits = np.bincount(group, weights=sure), np.bincount(group, weights=hit)

@@ -1,8 +1,9 @@
-"""What the best predictor of independent symbols reaches: the line no model of such data crosses.
+"""What the best predictor of independent symbols reaches on average.
 
-On symbols that are drawn independently of each other the past says nothing, and the best that can
-be done is to know the law they are drawn from. A model that gets past this ceiling on data it has
-not seen has found dependence; on data without dependence there is nothing to find.
+On symbols that are drawn independently from one law the past says nothing, and the best that can
+be done is to know that law. The ceiling is an average: a finite sample can come out on either side
+of it, symbols with another law than the training symbols' may lie anywhere, and whether a model has
+found something is for `pyseq.analysis.verdicts` to say, on the same symbols and with intervals.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ _REJECTED_BELOW = 0.001
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The best scores that are possible on independent draws.
+    """The best average scores that are possible on independent draws from one law.
 
     Attributes:
-        bits (float): entropy of the (binned) law, bits per symbol; no predictor needs fewer.
+        bits (float): entropy of the (binned) law, bits per symbol; on average no predictor needs
+            fewer.
         top1 (float): probability of the most probable bin; best possible top-1 accuracy, fraction.
         top3 (float): the same for three guesses.
         top5 (float): the same for five guesses.
@@ -52,6 +54,12 @@ class Ceiling:
     def nats(self) -> float:
         """The entropy in nats, as a cross-entropy loss would show it."""
         return self.bits * math.log(2)
+
+    @property
+    def allowance(self) -> str:
+        """What stands before the bits in words: an estimated law allows only "about" as many."""
+        about = " about" if self.law == "marginal" else ""
+        return f"independent symbols allow{about}"
 
 
 def ceiling(

@@ -1,5 +1,6 @@
 """Everything that is said about a model on held-out symbols, from scores to verdict."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Evaluation:
         entropy (Interval): mean entropy of the predictions, bits.
         confidence (Interval): mean probability of the most likely class.
         ece (float): expected calibration error, fraction.
-        ceiling (Ceiling): the best that is possible on independent symbols.
+        ceiling (Ceiling): the best average that is possible on independent symbols.
         verdict (Verdict): in words.
     """
 
@@ -49,12 +50,17 @@ class Evaluation:
         return Interval(*(2.0**x for x in (bits.value, bits.low, bits.high)))
 
     def to_dict(self) -> dict[str, Any]:
-        """What goes into summary.json; intervals are [value, low, high]."""
+        """What goes into summary.json.
+
+        Returns:
+            dict: of JSON's types only. Intervals are [value, low, high]; a number that is not
+            finite is None (null), as both ends are where a single symbol was scored.
+        """
 
         def plain(x):
             return [x.value, x.low, x.high] if isinstance(x, Interval) else x
 
-        return {
+        summary = {
             "symbols": len(self.scores.bits),
             "first_symbol": self.scores.first,
             "bits_per_symbol": {name: plain(bits) for name, bits in self.bits.items()},
@@ -68,6 +74,16 @@ class Evaluation:
             "gain_bits_per_symbol": plain(self.verdict.gain),
             "sentence": self.verdict.sentence,
         }
+        return _finite(summary)
+
+
+def _finite(x: Any) -> Any:
+    """The same with None for every number that JSON cannot say."""
+    if isinstance(x, dict):
+        return {key: _finite(value) for key, value in x.items()}
+    if isinstance(x, list):
+        return [_finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 def stream_ceiling(counts: np.ndarray, binning: Binning) -> Ceiling:

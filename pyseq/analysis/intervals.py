@@ -14,6 +14,7 @@ from scipy import stats
 _MOST_BLOCKS = 4096
 _FEWEST_BLOCKS = 8
 _GATHERED_AT_ONCE = 1 << 20  # block sums, 8 MiB
+_MOST_DECIMALS = 5
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Interval:
         return (self.high - self.low) / 2
 
     def __str__(self) -> str:
-        digits = _decimals(self.half_width, self.value)
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        form = _form(self.half_width, self.value)
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 def block_bootstrap(
@@ -152,7 +153,13 @@ def _resampled_means(
     return means / count
 
 
-def _decimals(half_width: float, value: float) -> int:
-    """Decimals that show two significant digits of the half width, or four of the value."""
+def _form(half_width: float, value: float) -> str:
+    """A format that shows two significant digits of the half width, or four of the value.
+
+    At most five decimals, unless all of it would then read as zero; zero has no sign.
+    """
+    if 0 < max(half_width, abs(value)) < 1e-4:
+        return ".1e"
     size = half_width / 10 if math.isfinite(half_width) and half_width > 0 else abs(value) / 1000
-    return int(np.clip(math.ceil(-math.log10(size)), 0, 8)) if size > 0 else 4
+    decimals = int(np.clip(math.ceil(-math.log10(size)), 0, _MOST_DECIMALS)) if size > 0 else 4
+    return f"z.{decimals}f"

@@ -69,7 +69,7 @@ def bits_chart(
     axes.set_xlim(0, 1.03 * furthest)
     even = f"guessing evenly {ceiling.uniform_bits:.4f}"
     axes.axvline(ceiling.uniform_bits, color=_SOFT, linewidth=1.2, linestyle=":", label=even)
-    allowed = f"independent symbols allow {ceiling.bits:.4f}"
+    allowed = f"{ceiling.allowance} {ceiling.bits:.4f}"
     axes.axvline(ceiling.bits, color=_SECOND, linewidth=1.4, linestyle="--", label=allowed)
     _legend(axes)
     axes.set_xlabel("bits/symbol, less is better")
@@ -113,7 +113,7 @@ def loss_chart(
         color=_SECOND,
         linewidth=1.4,
         linestyle="--",
-        label="independent symbols allow",
+        label=f"{ceiling.allowance} {ceiling.bits:.4f}",
     )
     # A baseline above the curve, as xz on noise, would only flatten it; the bars show it.
     top = max([ceiling.bits, *train[:, 1], *validation[:, 1]])

@@ -73,7 +73,6 @@ class Report:
         correct (array (N,), bool or 0/1): whether it came true.
         metrics (sequence of (name, Interval, number or str)): further results.
         model_name (str): the entry of `baselines` that is drawn in the main colour.
-        command (str or None): the command line of the run.
         config (str or None): the run's resolved configuration, as YAML text.
     """
 
@@ -87,7 +86,6 @@ class Report:
     correct: ArrayLike = field(default=(), repr=False)
     metrics: Sequence[tuple[str, Interval | float | str]] = ()
     model_name: str = "model"
-    command: str | None = None
     config: str | None = None
 
 
@@ -136,7 +134,7 @@ def _page(report: Report) -> str:
 
 def _bits_section(report: Report) -> str:
     ceiling = report.ceiling
-    shown = [*report.baselines, ("independent symbols allow", ceiling.bits)]
+    shown = [*report.baselines, (ceiling.allowance, ceiling.bits)]
     shown.append(("guessing evenly", ceiling.uniform_bits))
     chart = ""
     if report.baselines:
@@ -147,8 +145,10 @@ def _bits_section(report: Report) -> str:
         f"{format_percent(ceiling.top1)}, top-3 {format_percent(ceiling.top3)}, top-5 "
         f"{format_percent(ceiling.top5)}: {ceiling.reason}."
     )
+    notes += " A finite sample can come out on either side of these averages"
     if ceiling.law == "marginal":
-        notes += " Held-out symbols with other frequencies can come out on either side of it."
+        notes += ", and symbols with other frequencies further off"
+    notes += "; whether the model found something is for the verdict to say."
     body = _figure(chart) + _table(("", "bits/symbol"), shown) + f"<p>{_text(notes)}</p>"
     return _section("Bits per symbol", body)
 
@@ -168,7 +168,7 @@ def _calibration_section(report: Report) -> str:
         return ""
     # Groups with too few hits show only noise: some 20 in each, on average.
     bins = int(np.clip(np.sum(report.correct) // 20, 1, 12))
-    table = reliability_table(report.confidence, report.correct, bins=bins, kind="mass")
+    table = reliability_table(report.confidence, report.correct, bins=bins)
     error = calibration_error(report.confidence, report.correct)
     rows = "".join(
         f'<tr><td>{format_percent(float(sure))}</td><td class="number">'
@@ -189,9 +189,9 @@ def _calibration_section(report: Report) -> str:
 
 def _facts_section(report: Report) -> str:
     body = _table(("", ""), report.facts)
-    for summary, text in (("Command line", report.command), ("Configuration", report.config)):
-        if text:
-            body += f"<details><summary>{summary}</summary><pre>{_text(text)}</pre></details>"
+    if report.config:
+        pre = f"<pre>{_text(report.config)}</pre>"
+        body += f"<details><summary>Configuration</summary>{pre}</details>"
     return _section("This run", body)
 
 

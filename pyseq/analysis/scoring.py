@@ -16,7 +16,11 @@ MAX_PROBABILITIES = 1 << 25  # elements of one batch's distributions: 128 MiB in
 
 
 class DistributionPredictor(Protocol):
-    """What scoring asks of a model; `pyseq.models.Predictor` is one."""
+    """What scoring asks of a model; `pyseq.models.Predictor` is one.
+
+    Top-k, entropy and calibration need the whole distribution; measures that need only the
+    probability of what came ask a predictor for `log_prob(window)` instead.
+    """
 
     def distribution(self, window: Tensor) -> Tensor:
         """Log-probabilities (B, T, classes) of the next class after each of window (B, T)."""
@@ -32,7 +36,7 @@ class Scores:
     Attributes:
         first (int): offset of the first scored symbol in the stream.
         classes (array (N,), int64): what came.
-        bits (array (N,), float64): -log2 of the probability that it was given.
+        bits (array (N,), float64): -log2 of the probability that it was given; at least 0.
         entropy (array (N,), float64): bits, of the predicted distribution.
         confidence (array (N,), float64): probability of the most likely class.
         hits (array (N, 3), bool): whether it was among the top 1, 3, 5.
@@ -118,8 +122,9 @@ def _distribution(predictor, window: Tensor, autocast: bool) -> tuple[Tensor, Te
 
 def _score_batch(logp: Tensor, targets: Tensor, keep: Tensor) -> tuple[np.ndarray, ...]:
     logp, targets = logp[keep], targets[keep]  # (N, classes), (N,)
-    nats = -logp.gather(1, targets[:, None])[:, 0]
-    entropy = -(logp.exp() * logp.clamp_min(torch.finfo(logp.dtype).min)).sum(1)
+    # 0 - 0 is 0, where -0 would print a sign; a probability may round to a hair above 1.
+    nats = (0 - logp.gather(1, targets[:, None])[:, 0]).clamp_min(0)
+    entropy = 0 - (logp.exp() * logp.clamp_min(torch.finfo(logp.dtype).min)).sum(1)
     best = logp.topk(min(TOP_K[-1], logp.shape[1]), dim=1)
     # The indices, not the ranks, decide: a flat distribution must not hit every time.
     hit = best.indices == targets[:, None]

@@ -17,6 +17,8 @@ from pyseq.analysis.intervals import Interval, block_bootstrap
 # Fitting noise costs a model a little on unpredictable data; more than this share of the
 # marginal's bits is no longer that, and the sentence says so.
 _WORSE_BY = 0.01
+# Bits per symbol: the bits of a float64 sum round by far less, and no finding is as small.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,10 @@ class Verdict:
     """What a held-out range shows about a model.
 
     Attributes:
-        kind (str): "structure" where the model beats everything that ignores the past; "worse than
-            the marginal" where it is behind the marginal by over 1 % of its bits, and surely so;
-            "at chance" otherwise.
+        kind (str): "structure" where the model surely needs fewer bits than the marginal and than
+            any fixed frequencies could; "worse than the marginal" where it is behind the marginal
+            by over 1 % of its bits, and surely so; "at chance" otherwise, also where the symbols
+            are all equal.
         sentence (str): the same in words, with the numbers.
         gain (Interval): bits per symbol saved against the marginal; negative where the model loses.
     """
@@ -69,8 +72,9 @@ def judge(
     hindsight (`baselines.hindsight_bits`). The first alone is not enough: it is also passed, and
     significantly, by any model that sits nearer to the true frequencies than the training
     symbols' own do, for example by an untrained one on uniform symbols. The second cannot be
-    passed by ignoring the past; the price is about (distinct symbols - 1) / (2 N ln 2) bits per
-    symbol of sensitivity, which the sentence takes into account.
+    passed by any fixed frequencies; the price is about (distinct symbols - 1) / (2 N ln 2) bits per
+    symbol of sensitivity, which the sentence takes into account. What is shown is that knowing the
+    past helps: symbols depend on each other, or their law drifts and the past tells where it is.
 
     Args:
         model_bits (array (N,), float): bits per symbol; finite.
@@ -96,15 +100,17 @@ def judge(
     _paired("judge", model, coded)
     hindsight = hindsight_bits(coded, int(coded.max()) + 1)
     gain = block_bootstrap(marginal - model, block=block, seed=seed)
+    if model.size > 1 and coded.min() == coded.max():
+        return Verdict("at chance", _all_equal(name, model, marginal), gain)
     safe = block_bootstrap(hindsight - model, block=block, seed=seed)
     kind: Literal["at chance", "structure", "worse than the marginal"] = "at chance"
-    if gain.low > 0 and safe.low > 0:
+    if gain.low > _ROUNDING and safe.low > _ROUNDING:
         kind = "structure"
-    elif gain.high < 0 and -gain.value > _WORSE_BY * float(marginal.mean()):
+    elif gain.high < -_ROUNDING and -gain.value > _WORSE_BY * float(marginal.mean()):
         kind = "worse than the marginal"
     needs = (
         f"{name} needs {model.mean():.4f} bits/symbol, the marginal {marginal.mean():.4f}, and "
-        f"independent symbols allow {ceiling.bits:.4f}"
+        f"{ceiling.allowance} {ceiling.bits:.4f}"
     )
     # Both intervals must clear zero, and a model that gains g nats per symbol is itself uncertain
     # by about sqrt(2 g / N), so that less than 2 z^2 / N cannot be told from nothing.
@@ -112,23 +118,25 @@ def judge(
     least = 2 * 1.96**2 / math.log(2) / model.size
     noticed = max(gain.half_width, ahead + safe.half_width, least)
     if kind == "structure":
-        found = f"structure: {needs}; the gain is {gain} bits/symbol over {model.size:,} symbols"
+        found = (
+            f"structure: {needs}; the gain is {gain} bits/symbol over {model.size:,} symbols, more "
+            "than any fixed frequencies could give"
+        )
     else:
         start = (
             "at chance" if kind == "at chance" else "at chance, and worse than the marginal itself"
         )
         found = f"{start}: {needs}; {_sensitivity(noticed, model.size)}"
-        if kind == "at chance" and gain.low > 0:
+        if kind == "at chance" and gain.low > _ROUNDING:
             found += (
-                f"; the gain of {gain} is no more than better frequencies alone could give, "
-                "so it does not count"
+                f"; the gain of {gain} is not surely more than better frequencies alone could "
+                "give, so it does not count"
             )
     rivals = {other: _paired("judge", model, bits)[1] for other, bits in (others or {}).items()}
     if kind == "structure":
         found += _against(rivals, name, model, block, seed)
     else:
         found += _elsewhere(rivals, name, hindsight, block, seed)
-        found += "; a pass is not a certificate: another model may find what this one did not"
     return Verdict(kind, found, gain)
 
 
@@ -153,7 +161,7 @@ def compare(
 
     Returns:
         Comparison: "better" or "worse" where the 95 % interval of the paired difference leaves out
-        zero, "no difference" otherwise.
+        zero by more than rounding, "no difference" otherwise.
 
     Raises:
         ValueError: arrays of different lengths, empty or not finite.
@@ -161,11 +169,11 @@ def compare(
     first, second = _paired("compare", a_bits, b_bits)
     gain = block_bootstrap(second - first, block=block, seed=seed)
     means = f"{first.mean():.4f} against {second.mean():.4f} bits/symbol"
-    if gain.low > 0:
+    if gain.low > _ROUNDING:
         return Comparison(
             "better", f"{name_a} is better than {name_b}: {means}, a gain of {gain}", gain
         )
-    if gain.high < 0:
+    if gain.high < -_ROUNDING:
         loss = Interval(-gain.value, -gain.high, -gain.low)
         return Comparison(
             "worse", f"{name_a} is worse than {name_b}: {means}, a loss of {loss}", gain
@@ -200,18 +208,27 @@ def _elsewhere(
     block: int,
     seed: int,
 ) -> str:
-    """What the other predictors found where the model found nothing."""
+    """What the other predictors found where the model found nothing, and what that leaves open."""
     finders = [
-        f"{other} ({bits.mean():.4f})"
+        f"{other} needs {bits.mean():.4f}"
         for other, bits in rivals.items()
-        if block_bootstrap(hindsight - bits, block=block, seed=seed).low > 0
+        if block_bootstrap(hindsight - bits, block=block, seed=seed).low > _ROUNDING
     ]
     if finders:
         return (
-            f"; yet the symbols do depend on each other: {' and '.join(finders)} shows it, and "
-            f"{name} missed it"
+            f"; yet knowing the past helps: {' and '.join(finders)} bits/symbol, fewer than any "
+            f"fixed frequencies could, and {name} shows no such gain"
         )
-    return f"; {' and '.join(rivals)} found nothing either" if rivals else ""
+    either = f"; {' and '.join(rivals)} found nothing either" if rivals else ""
+    return f"{either}; a pass is not a certificate: another model may find what this one did not"
+
+
+def _all_equal(name: str, model: NDArray[np.float64], marginal: NDArray[np.float64]) -> str:
+    """The sentence on a range without a second symbol."""
+    return (
+        f"at chance: the held-out symbols are all equal: nothing to predict; {name} needs "
+        f"{model.mean():.4f} bits/symbol, the marginal {marginal.mean():.4f}"
+    )
 
 
 def _sensitivity(noticed: float, count: int) -> str:
@@ -219,7 +236,8 @@ def _sensitivity(noticed: float, count: int) -> str:
     if not math.isfinite(noticed):
         return f"{count:,} symbols are too few to notice any gain"
     return (
-        f"a gain of about {noticed:.2g} bits/symbol or more would have shown in {count:,} symbols"
+        f"a measured gain of about {noticed:.2g} bits/symbol or more would have shown in "
+        f"{count:,} symbols"
     )
 
 

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
     Raises:
         UserError: no checkout, an unknown op, or numbers that do not fit.
-        SystemExit: by tyro, after --help (0) or a wrong flag (2).
+        SystemExit: by tyro, after --help (0).
     """
     request = flags.parse(Bench, "bench", arguments)
     root = checkout()

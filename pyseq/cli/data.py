@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pyseq.cli import flags
 from pyseq.data import importers
 from pyseq.data.importers import Imported
 from pyseq.data.stream_info import Kind, StreamInfo, info_path, write_stream
@@ -143,22 +144,23 @@ def main(arguments: list[str]) -> int:
         int, 0: the stream is written.
 
     Raises:
-        UserError: bad input, or an output that exists already.
-        SystemExit: by tyro, after --help (0) or a wrong flag (2).
+        UserError: a wrong flag, bad input, or an output that exists already.
+        SystemExit: by tyro, after --help (0).
     """
-    source: Text | Wav | Npy | Csv | Synthetic = tyro.cli(
-        AnySource,
-        prog="pyseq data",
-        description=__doc__,
-        args=arguments,
-        use_underscores=True,
-        config=(
-            tyro.conf.OmitArgPrefixes,
-            tyro.conf.OmitSubcommandPrefixes,
-            tyro.conf.CascadeSubcommandArgs,
-            tyro.conf.FlagCreatePairsOff,
-        ),
-    )
+    with flags.one_sentence():
+        source: Text | Wav | Npy | Csv | Synthetic = tyro.cli(
+            AnySource,
+            prog="pyseq data",
+            description=__doc__,
+            args=arguments,
+            use_underscores=True,
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.OmitSubcommandPrefixes,
+                tyro.conf.CascadeSubcommandArgs,
+                tyro.conf.FlagCreatePairsOff,
+            ),
+        )
     for existing in (source.out, info_path(source.out)):
         if os.path.isfile(existing) and not source.overwrite:
             raise UserError(f"{existing} exists already; another --out or --overwrite fits")

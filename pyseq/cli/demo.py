@@ -4,9 +4,14 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyseq.cli import flags
 from pyseq.errors import UserError
+
+if TYPE_CHECKING:
+    from pyseq.training.config import TrainConfig
+    from pyseq.training.fit import Run
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ def main(arguments: list[str]) -> int:
     from pyseq.cli.train import train
     from pyseq.data.importers import stdlib_text
     from pyseq.data.stream_info import write_stream
+    from pyseq.training.fit import prepare
 
     began = time.monotonic()
     folder = Path(config.out)
@@ -42,7 +48,8 @@ def main(arguments: list[str]) -> int:
         stream, found.chunks, alphabet=found.alphabet, kind=found.kind, source=found.source
     )
     print(f"stream: {stream}, {info.count:,} symbols ({info.source})")
-    train(_with_fastest_threads(_training(config, folder, stream)))
+    run = prepare(_training(config, folder, stream))
+    train(_with_fastest_threads(run) if run.device.type == "cpu" else run)
     print(f"the demo took {time.monotonic() - began:.0f} s")
     return 0
 
@@ -59,7 +66,7 @@ def _bfloat16_is_fast() -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def _training(config: DemoConfig, folder: Path, stream: Path):
+def _training(config: DemoConfig, folder: Path, stream: Path) -> "TrainConfig":
     from pyseq.training.config import TrainConfig
 
     return TrainConfig(
@@ -85,15 +92,14 @@ def _training(config: DemoConfig, folder: Path, stream: Path):
     )
 
 
-def _with_fastest_threads(training):
-    """The same training with as many CPU threads as serve it best just now."""
-    from pyseq.training.fit import prepare
+def _with_fastest_threads(run: "Run") -> "Run":
+    """The same run with as many CPU threads as serve it best just now."""
+    import torch
+
     from pyseq.training.trial import fastest_threads
 
-    run = prepare(training)
-    if run.device.type != "cpu":
-        return training
     threads, seconds = fastest_threads(run)
     tried = ", ".join(f"{n}: {s:.3f} s" for n, s in sorted(seconds.items()))
     print(f"threads: {threads} (seconds a step with {tried})")
-    return dataclasses.replace(training, threads=threads)
+    torch.set_num_threads(threads)
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, threads=threads))

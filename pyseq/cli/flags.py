@@ -1,6 +1,10 @@
 """Flags from dataclasses: underscores or hyphens, defaults shown, and --config F.yaml."""
 
+import contextlib
 import dataclasses
+import io
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +20,34 @@ def parse(config: type[Config], command: str, arguments: list[str]) -> Config:
     """Build `config` from flags; those of --config F.yaml come first, so the command line wins.
 
     Raises:
-        UserError: the YAML cannot be read, is no mapping, or has a key that is no flag.
-        SystemExit: tyro showed the help (0) or what is wrong with a flag (2).
+        UserError: a flag is wrong; the YAML cannot be read, is no mapping, or has a key that is no
+            flag.
+        SystemExit: tyro showed the help (0).
     """
     path, rest = _take_config(arguments)
     if path is not None:
         rest = _flags_of(path, config) + rest
-    return tyro.cli(config, prog=f"pyseq {command}", args=rest, use_underscores=True)
+    about = f"{config.__doc__} --config F.yaml sets any of these flags; the command line wins."
+    with one_sentence():
+        return tyro.cli(
+            config, prog=f"pyseq {command}", args=rest, use_underscores=True, description=about
+        )
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn the box that tyro prints about a wrong flag into a UserError."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        plain = re.sub("[╭╮╰╯│─]+|-{4,}", " ", said.getvalue().partition("\n")[2])
+        plain = re.split("Argument helptext|For full helptext|Full helptext", plain)[0]
+        what = " ".join(plain.split()).rstrip(".: ")
+        raise UserError(f"{what}; --help shows the flags") from None
 
 
 def _take_config(arguments: list[str]) -> tuple[Path | None, list[str]]:

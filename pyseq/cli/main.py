@@ -1,5 +1,6 @@
 """`pyseq COMMAND`: finds the command's file, runs it, and turns errors into exit codes."""
 
+import errno
 import importlib
 import sys
 import traceback
@@ -15,6 +16,9 @@ COMMANDS = {
     "doctor": "show what this machine can run, and why not",
     "demo": "make a stream from real text, train two minutes, report",
 }
+
+# Where the machine, not pyseq, refuses to take what is written.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except SystemExit as end:  # tyro, after showing help or what is wrong with the flags
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            where = error.filename or "the output"
+            print(f"pyseq {command}: {where}: {error.strerror}", file=sys.stderr)
+            return 2
         traceback.print_exc()
         print(f"pyseq {command}: this is a fault of pyseq, not yours", file=sys.stderr)
         return 1

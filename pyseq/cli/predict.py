@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
     if config.topk < 1:
         raise UserError(f"--topk {config.topk}; at least 1 fits")
     from pyseq.data import U16Stream
+    from pyseq.models.device import choose_device
     from pyseq.models.predictor import load
-    from pyseq.training.fit import choose_device
 
     predictor = load(config.ckpt, device=choose_device(config.device))
     with U16Stream(config.u16_path, io=config.io) as stream:
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     prediction = predictor.predict(context, config.topk)
     came = int(predictor.classes_of(truth)[0])
     likelihood = float(predictor.log_prob(_joined(context, truth, predictor.card.seq_len))[-1])
-    as_text = predictor.card.kind == "tokens" and predictor.card.binning.alphabet <= 256
+    as_text = predictor.card.kind == "tokens" and predictor.card.binning.alphabet == 256
     print(f"context: {_show(context[-SHOWN:].tolist(), as_text)}")
     longest = float(prediction.probability[0])
     ranked = zip(prediction.classes, prediction.probability, prediction.symbols, strict=True)

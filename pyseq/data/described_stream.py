@@ -1,12 +1,13 @@
 """A stream together with what must be known to model it: its alphabet, kind and counts."""
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from pyseq.data.stream_info import Kind, StreamInfo, read_info
+from pyseq.data.stream_info import MAX_ALPHABET, Kind, StreamInfo, read_info
 from pyseq.data.u16_stream import Paths, U16Stream
 from pyseq.errors import UserError
 
@@ -56,10 +57,12 @@ def describe_stream(
         UserError: the files do not fit (see `U16Stream`), a symbol lies outside the declared
             alphabet (told with its offset), or shards describe different alphabets.
     """
-    stream = U16Stream(paths, io=io)
+    with warnings.catch_warnings(record=True) as suspicions:
+        warnings.simplefilter("always")
+        stream = U16Stream(paths, io=io)
     opened = _Opened(stream)
-    if alphabet is not None and not 1 <= alphabet <= 65_536:
-        raise UserError(f"--alphabet {alphabet}; 1 to 65536 fits")
+    if alphabet is not None and not 1 <= alphabet <= MAX_ALPHABET:
+        raise UserError(f"--alphabet {alphabet}; 1 to {MAX_ALPHABET} fits")
     if alphabet is not None:
         remarks = [f"alphabet: {alphabet}, as given"]
     elif opened.info is not None:
@@ -76,6 +79,7 @@ def describe_stream(
         )
     kind, why = opened.kind() if kind == "auto" else (kind, "as given")
     remarks.append(f"kind: {kind}, {why}")
+    remarks += [str(suspicion.message) for suspicion in suspicions]
     entropy_rate = opened.info.entropy_rate if opened.info else None
     return DescribedStream(stream, alphabet, kind, entropy_rate, tuple(remarks))
 
@@ -144,9 +148,10 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 def count_symbols(stream: U16Stream, start: int, stop: int) -> np.ndarray:
     """How often each symbol occurs in [start, stop), (65536,) int64."""
-    counts = np.zeros(65_536, np.int64)
+    counts = np.zeros(MAX_ALPHABET, np.int64)
     for first in range(start, stop, CHUNK):
-        counts += np.bincount(stream[first : min(first + CHUNK, stop)].numpy(), minlength=65_536)
+        symbols = stream[first : min(first + CHUNK, stop)].numpy()
+        counts += np.bincount(symbols, minlength=MAX_ALPHABET)
     return counts
 
 

@@ -32,7 +32,7 @@ def split_stream(
     Raises:
         UserError: the fractions do not sum to 1, or a range is shorter than one window.
     """
-    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != 3 or not (min(fractions) > 0 and abs(sum(fractions) - 1) <= 1e-6):
         raise UserError(f"split fractions are {fractions}; three positive ones that sum to 1 fit")
     first = round(symbols * fractions[0])
     second = round(symbols * (fractions[0] + fractions[1]))

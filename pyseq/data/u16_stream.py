@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyseq.data.stream_info import info_path
+from pyseq.data.stream_info import LLM_C_HEADER_BYTES, info_path
 from pyseq.errors import UserError
 from pyseq.ops import backends
 
@@ -25,13 +25,12 @@ RESIDENT_BYTES = 1 << 30  # mmap: how much of the files may count as this proces
 FAULT_BYTES = 1 << 16  # Linux maps up to 16 pages around each page fault
 
 # The header of llm.c and modded-nanogpt: 256 int32, of which magic, version and count are used.
-HEADER_BYTES = 1024
 HEADER_MAGIC = 20240520
 HEADER_VERSION = 1
 HEADER_OF_32_BIT_TOKENS = (20240801, 7)
 
-SAMPLED_BLOCKS = 64  # per shard, for the fingerprint
-BLOCK_BYTES = 4096
+SAMPLED_BLOCKS = 64  # for the fingerprint
+BLOCK_SYMBOLS = 2048
 
 Paths = str | os.PathLike | list[str | os.PathLike] | tuple[str | os.PathLike, ...]
 
@@ -125,7 +124,9 @@ class U16Stream:
         self._require_open()
         if len(out) == 0:
             return
-        if backends.refuse_native() is None:  # survives a truncated mapping, which numpy does not
+        refusals = {"native": backends.refuse_native}
+        # Native code survives a truncated mapping, which numpy does not; without it files are read.
+        if backends.choose("gather_windows", "auto", refusals) == "native":
             offset, row = np.array([start]), out.reshape(1, -1)
             try:
                 backends.core().gather_windows(self.symbol_source(), offset, row, 1)
@@ -207,19 +208,27 @@ class U16Stream:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the shards' sizes and up to 64 sampled 4 KiB blocks of each, 32 hex digits.
+        """SHA-256 over the number of symbols and up to 64 sampled 4 KiB blocks, 32 hex digits.
 
-        It does not depend on names, header or io mode.
+        It does not depend on names, on how the stream is cut into shards, on headers or io mode.
         """
-        digest = hashlib.sha256()
-        for index, shard in enumerate(self.shards):
-            digest.update(shard.symbols.to_bytes(8, "little"))
-            block = BLOCK_BYTES // 2
-            last = max(shard.symbols - block, 0)
-            for first in sorted({last * i // (SAMPLED_BLOCKS - 1) for i in range(SAMPLED_BLOCKS)}):
-                start = int(self.starts[index]) + first
-                symbols = self[start : start + min(block, shard.symbols)].numpy()
-                digest.update(symbols.astype("<u2").tobytes())
+        return self.range_fingerprint(0, len(self))
+
+    def range_fingerprint(self, start: int, stop: int) -> str:
+        """The fingerprint that symbols [start, stop) would have as a stream of their own.
+
+        Args:
+            start (int): first symbol of the range.
+            stop (int): one past its last symbol.
+
+        Returns:
+            str: 32 hex digits.
+        """
+        digest = hashlib.sha256((stop - start).to_bytes(8, "little"))
+        last = max(stop - start - BLOCK_SYMBOLS, 0)
+        for first in sorted({last * i // (SAMPLED_BLOCKS - 1) for i in range(SAMPLED_BLOCKS)}):
+            symbols = self[start + first : min(start + first + BLOCK_SYMBOLS, stop)].numpy()
+            digest.update(symbols.astype("<u2").tobytes())
         return digest.hexdigest()[:32]
 
     def _warn_if_big_endian(self) -> None:
@@ -270,7 +279,8 @@ def _expand(given: Paths) -> list[Path]:
     text = os.fspath(given)
     if os.path.lexists(text) or not glob.has_magic(text):
         return [Path(text)]
-    matches = sorted(glob.glob(text))
+    found = set(glob.glob(text))
+    matches = sorted(found - {os.fspath(info_path(match)) for match in found})  # no descriptions
     if not matches:
         raise UserError(f"{text} matches no file")
     return [Path(match) for match in matches]
@@ -324,12 +334,12 @@ def _header_bytes(path: Path, head: bytes, size: int) -> int:
         raise UserError(f"{path} has llm.c's header for 32-bit tokens; 16-bit symbols fit")
     if magic != HEADER_MAGIC or version != HEADER_VERSION:
         return 0
-    if size != HEADER_BYTES + 2 * count:
+    if size != LLM_C_HEADER_BYTES + 2 * count:
         raise UserError(
             f"{path} has a header that counts {count} symbols, which makes"
-            f" {HEADER_BYTES + 2 * count} bytes; the file has {size}"
+            f" {LLM_C_HEADER_BYTES + 2 * count} bytes; the file has {size}"
         )
-    return HEADER_BYTES
+    return LLM_C_HEADER_BYTES
 
 
 def _entropy_bits(values: np.ndarray) -> float:

@@ -37,7 +37,7 @@ class WindowLoader:
         dtype (torch.dtype): uint16, int32, int64 or float32.
         start (int): first symbol that may be used.
         stop (int): one past the last symbol that may be used; None is the end of the stream.
-        threads (int): that gather a batch; None is `torch.get_num_threads()`.
+        threads (int): that gather a batch, at least 1; None is `torch.get_num_threads()`.
 
     Raises:
         ValueError: the range holds less than one batch of windows, or an argument does not fit.
@@ -60,7 +60,7 @@ class WindowLoader:
         threads: int | None = None,
     ):
         stop = len(stream) if stop is None else stop
-        _check(len(stream), length, batch_size, rank, world_size, stride, start, stop)
+        _check(len(stream), length, batch_size, rank, world_size, stride, start, stop, threads)
         self.stream, self.length, self.batch_size = stream, length, batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.shuffle, self.stride, self.dtype = shuffle, stride, dtype
@@ -160,12 +160,14 @@ class WindowLoader:
         self._goes_on = True
 
 
-def _check(symbols, length, batch_size, rank, world_size, stride, start, stop) -> None:
+def _check(symbols, length, batch_size, rank, world_size, stride, start, stop, threads) -> None:
     if length < 1 or batch_size < 1 or stride < 1 or world_size < 1:
         raise ValueError(
             "WindowLoader: length, batch_size, stride and world_size must be at least 1; got"
             f" {length}, {batch_size}, {stride}, {world_size}"
         )
+    if threads is not None and threads < 1:
+        raise ValueError(f"WindowLoader: threads is {threads}; at least 1 fits")
     if batch_size % world_size != 0:
         raise ValueError(
             f"WindowLoader: batch_size {batch_size} is global and must be a multiple of"

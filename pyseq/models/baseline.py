@@ -38,6 +38,13 @@ class BaselineConfig:
     dropout: float = 0.0
 
     def __post_init__(self):
+        sizes = (self.classes, self.d_model, self.nlayers, self.nhead, self.nhead_kv, self.dim_ff)
+        if min(sizes) < 1:
+            raise UserError(
+                "--d_model, --nlayers, --nhead, --nhead_kv, --dim_ff and the alphabet must be at"
+                f" least 1; got {self.d_model}, {self.nlayers}, {self.nhead}, {self.nhead_kv},"
+                f" {self.dim_ff}, {self.classes}"
+            )
         if self.d_model % self.nhead != 0:
             raise UserError(f"--nhead {self.nhead} must divide --d_model {self.d_model}")
         if (self.d_model // self.nhead) % 2 != 0:
@@ -47,8 +54,6 @@ class BaselineConfig:
             )
         if self.nhead % self.nhead_kv != 0:
             raise UserError(f"--nhead_kv {self.nhead_kv} must divide --nhead {self.nhead}")
-        if min(self.classes, self.d_model, self.nlayers, self.dim_ff) < 1:
-            raise UserError("--d_model, --nlayers, --dim_ff and the alphabet must be at least 1")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout {self.dropout}; 0 to below 1 fits")
 

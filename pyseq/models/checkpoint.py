@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,16 +78,32 @@ def save_model(path: str | os.PathLike, weights: dict[str, Tensor], card: ModelC
     Raises:
         UserError: the file cannot be written; what was there before is left as it was.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
+    path = Path(path).resolve()  # a link keeps pointing where it does
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
         safetensors.torch.save_file(tensors, temporary, metadata={"pyseq": card.to_json()})
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors lets only the owner read
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether pyseq wrote the file at `path`."""
+    try:
+        with safe_open(path, "pt") as file:
+            return "pyseq" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
 
 
 def load_model(path: str | os.PathLike) -> tuple[SequenceModel, ModelCard]:

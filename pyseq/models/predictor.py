@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyseq.errors import UserError
 from pyseq.models.checkpoint import ModelCard, load_model
+from pyseq.models.device import choose_device
 from pyseq.models.sequence_model import SequenceModel
 
 
@@ -144,10 +145,12 @@ class Predictor:
             Tensor (n,), int64: symbols.
 
         Raises:
-            ValueError: the context is empty, or the temperature negative.
+            ValueError: the context is empty, or n or the temperature negative.
         """
-        if temperature < 0:
+        if not temperature >= 0:
             raise ValueError(f"generate: temperature is {temperature}; 0 or more fits")
+        if n < 0:
+            raise ValueError(f"generate: n is {n}; 0 or more fits")
         if len(context) == 0:
             raise ValueError("generate: the context is empty; at least one symbol fits")
         random = np.random.default_rng(seed)
@@ -175,6 +178,6 @@ def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Pred
         Predictor: with .predict(context, topk), .log_prob(window) and .generate(context, n).
 
     Raises:
-        UserError: the file is missing or holds no pyseq model.
+        UserError: the file is missing or holds no pyseq model, or there is no such device.
     """
-    return Predictor(*load_model(path), device=device)
+    return Predictor(*load_model(path), device=choose_device(str(device)))

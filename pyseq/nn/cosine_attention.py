@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pyseq.nn.rotary_embedding import RotaryEmbedding
 from pyseq.ops.cosine_attention import cosine_attention
+from pyseq.ops.cosine_attention.api import NORMS
 
 
 class CosineAttention(nn.Module):
@@ -71,6 +72,12 @@ class CosineAttention(nn.Module):
                 f"CosineAttention: {heads} heads cannot share {key_heads} key heads;"
                 " heads must be a multiple of key_heads"
             )
+        if norm not in NORMS:
+            raise ValueError(f"CosineAttention: norm is {norm!r}; one of {NORMS} fits")
+        if window is not None and window < 1:
+            raise ValueError(f"CosineAttention: window is {window}; at least 1, or None, fits")
+        if prefix < 0:
+            raise ValueError(f"CosineAttention: prefix is {prefix}; 0 or more fits")
         if not 0 < scale_init < scale_max < math.inf:
             raise ValueError(
                 f"CosineAttention: scale_init is {scale_init}, scale_max {scale_max};"
@@ -109,7 +116,11 @@ class CosineAttention(nn.Module):
             Tensor (B, T, width), dtype of x.
         """
         B, T, width = x.shape
-        by_head = self.query_key_value(x).view(B, T, -1, self.head_dim).transpose(1, 2)
+        by_head = (
+            self.query_key_value(x)
+            .view(B, T, self.heads + 2 * self.key_heads, self.head_dim)
+            .transpose(1, 2)
+        )
         query, key, value = by_head.split((self.heads, self.key_heads, self.key_heads), dim=1)
         mixed = cosine_attention(
             query,

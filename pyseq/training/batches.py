@@ -17,13 +17,15 @@ class TrainingBatches:
     Args:
         loader (WindowLoader): its epochs follow one another.
         batches (int): how many batches the training has.
+        ignore_fingerprint (bool): accept the state of a training on other data.
 
     Attributes:
         wait_seconds (float): time spent so far waiting for batches.
     """
 
-    def __init__(self, loader: WindowLoader, batches: int):
+    def __init__(self, loader: WindowLoader, batches: int, ignore_fingerprint: bool = False):
         self.loader, self.batches = loader, batches
+        self.ignore_fingerprint = ignore_fingerprint
         self.served = 0
         self.wait_seconds = 0.0
 
@@ -43,8 +45,10 @@ class TrainingBatches:
                 yield batch
 
     def state_dict(self) -> dict[str, Any]:
+        """How far the training is in its data."""
         return {"served": self.served, "loader": self.loader.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
         self.served = state["served"]
-        self.loader.load_state_dict(state["loader"])
+        self.loader.load_state_dict(state["loader"], ignore_fingerprint=self.ignore_fingerprint)

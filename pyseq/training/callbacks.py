@@ -1,5 +1,6 @@
 """What happens around the steps: metrics, checkpoints, the clock, the progress bar."""
 
+import math
 import resource
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
+from pyseq.errors import UserError
 from pyseq.models.checkpoint import ModelCard, save_model
 from pyseq.training.batches import TrainingBatches
 from pyseq.training.metrics_file import MetricsFile
@@ -105,26 +107,42 @@ class BestModel(Callback):
 
     def on_validation_end(self, trainer, module):
         bits = float(trainer.callback_metrics["val_bits"])
+        if not math.isfinite(bits):
+            raise UserError(
+                f"the training diverged: at step {trainer.global_step} the validation loss is"
+                f" {bits}; a lower --lr, or --clip, helps"
+            )
         if bits < self.best or not self.path.exists():
             self.best, self.step = min(bits, self.best), trainer.global_step
             save_model(self.path, module.model.state_dict(), self.card)
 
 
 class LastCheckpoint(Callback):
-    """Saves the whole state of the training every `every` optimiser steps, and when it ends."""
+    """Saves the whole state of the training every `every` optimiser steps, and when it ends.
+
+    Where a validation is due at the same step it comes first, so that its row and its best model
+    are part of the state.
+    """
 
     def __init__(self, folder: Path, every: int):
         self.folder, self.every = folder, every
-        self._saved_step = -1
+        self._saved_step = 0
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        step = trainer.global_step
-        if step % self.every == 0 and step != self._saved_step and step > 0:
+        validates = (batch_idx + 1) % trainer.val_check_batch == 0
+        if self._due(trainer.global_step) and not validates:
             self._save(trainer)
 
-    def on_train_end(self, trainer, module):
-        if trainer.global_step != self._saved_step:
+    def on_validation_end(self, trainer, module):
+        if trainer.state.fn == "fit" and self._due(trainer.global_step):
             self._save(trainer)
+
+    def _due(self, step: int) -> bool:
+        return step % self.every == 0 and step != self._saved_step
+
+    def on_train_end(self, trainer, module):
+        module.finished = True
+        self._save(trainer)
 
     def _save(self, trainer) -> None:
         self._saved_step = trainer.global_step
@@ -135,7 +153,8 @@ class StopAtTime(Callback):
     """Ends the training when its clock has run out."""
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if module.progress.seconds is not None and module.progress(trainer.global_step) >= 1:
+        seconds = module.progress.seconds
+        if seconds is not None and module.progress.elapsed >= seconds:
             trainer.should_stop = True
 
 
@@ -145,6 +164,12 @@ class BitsProgressBar(TQDMProgressBar):
     def __init__(self, rows: MetricsRows, ceiling_bits: float):
         super().__init__(refresh_rate=10)
         self.rows, self.ceiling_bits = rows, ceiling_bits
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if module.progress.seconds is not None:
+            share = module.progress(trainer.global_step)  # fewer batches than there are
+            self.train_progress_bar.total = round((batch_idx + 1) / share)
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer, module):
         latest = self.rows.latest
@@ -169,8 +194,13 @@ class LinePrinter(Callback):
         latest = self.rows.latest
         train = latest.get("train_bits")
         speed = latest.get("symbols_per_second", 0.0)
+        step = f"{trainer.global_step:,}/{self.steps:,}"
+        if module.progress.seconds is not None:
+            step = (
+                f"{trainer.global_step:,} ({module.progress(trainer.global_step):.0%} of the time)"
+            )
         print(
-            f"step {trainer.global_step}/{self.steps}"
+            f"step {step}"
             f"  train {'-' if train is None else format(train, '.3f')}"
             f"  validation {latest['val_bits']:.3f} bits/symbol (ceiling {self.ceiling_bits:.3f})"
             f"  {speed:,.0f} symbols/s  {latest['memory_mib']:,.0f} MiB",

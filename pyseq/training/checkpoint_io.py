@@ -2,12 +2,14 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from safetensors import SafetensorError
 
 from pyseq.errors import UserError
 
@@ -26,7 +28,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
         folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, torch.Tensor] = {}
         skeleton = _split(checkpoint, tensors)
-        name = f"tensors-{checkpoint['global_step']}.safetensors"
+        name = f"tensors-{secrets.token_hex(8)}.safetensors"
         _replace(folder / name, lambda file: safetensors.torch.save_file(tensors, file))
         text = json.dumps({"tensors": name, "checkpoint": skeleton}, indent=1)
         _replace(folder / STATE, lambda file: file.write_text(text))
@@ -49,6 +51,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
 
 
 def has_checkpoint(folder: Path) -> bool:
+    """Whether a whole checkpoint lies in `folder`."""
     return (folder / STATE).is_file()
 
 
@@ -57,6 +60,8 @@ def _replace(path: Path, write) -> None:
     try:
         write(temporary)
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

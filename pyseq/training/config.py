@@ -1,6 +1,7 @@
 """Everything `pyseq train` can be told; flags, help, saved YAML and report come from here."""
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -60,7 +61,7 @@ class TrainConfig:
     max_time: float | None = None
     """Stop after this many minutes; the schedule then follows the clock."""
     batch: int = 64
-    """Windows per step, over all devices."""
+    """Windows per batch."""
     gradient_accumulation: int = 1
     """Batches per optimiser step."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -91,7 +92,9 @@ class TrainConfig:
     log_every: int = 20
     """Optimiser steps between rows of metrics."""
     resume: Literal["auto", "never"] = "never"
-    """auto: go on from the run folder's last checkpoint, if there is one."""
+    """auto: go on from the run folder's last checkpoint, if there is one; settings must agree."""
+    ignore_fingerprint: bool = False
+    """Resume although the stream is not the one the training began with."""
 
     seed: int = 0
     """Seed of weights, order of windows and dropout."""
@@ -113,16 +116,20 @@ class TrainConfig:
         for name in ("stride", "max_steps", "max_samples", "patience", "threads"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}; at least 1 fits")
-        if not self.lr > 0:
+        if not (self.lr > 0 and math.isfinite(self.lr)):
             raise UserError(f"--lr {self.lr}; a positive rate fits")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed {self.seed}; 0 to 2^63 - 1 fits")
         if not 0 <= self.warmup_ratio <= 1:
             raise UserError(f"--warmup_ratio {self.warmup_ratio}; 0 to 1 fits")
-        if self.max_time is not None and not self.max_time > 0:
+        if self.max_time is not None and not 0 < self.max_time < math.inf:
             raise UserError(f"--max_time {self.max_time}; a positive number of minutes fits")
-        if self.clip < 0 or self.weight_decay < 0 or self.workers < 0:
-            raise UserError("--clip, --weight_decay and --workers must not be negative")
+        for name in ("clip", "weight_decay", "workers"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"--{name} {getattr(self, name)}; 0 or more fits")
 
     def to_dict(self) -> dict[str, Any]:
+        """All settings by name."""
         return dataclasses.asdict(self)
 
     def to_yaml(self) -> str:

@@ -1,16 +1,23 @@
 """One training run, from the flags to the report."""
 
+import contextlib
+import dataclasses
+import fcntl
 import json
 import logging
 import math
+import os
+import shutil
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -20,9 +27,11 @@ from pyseq.data import WindowLoader
 from pyseq.data.binning import Binning
 from pyseq.data.described_stream import DescribedStream, describe_stream
 from pyseq.data.splits import Splits, split_stream
+from pyseq.data.stream_info import info_path
 from pyseq.errors import UserError
 from pyseq.models.baseline import Baseline, BaselineConfig
-from pyseq.models.checkpoint import ModelCard
+from pyseq.models.checkpoint import ModelCard, is_model_file
+from pyseq.models.device import choose_device
 from pyseq.models.predictor import load
 from pyseq.models.sequence_model import SequenceModel
 from pyseq.training import callbacks
@@ -41,7 +50,7 @@ class Run:
     """Everything that is settled before the first step.
 
     Attributes:
-        config (TrainConfig): as given.
+        config (TrainConfig): resolved: nothing is left to be decided.
         described (DescribedStream): the stream.
         binning (Binning): symbols to classes.
         splits (Splits): ranges of the stream.
@@ -74,28 +83,9 @@ class Run:
         return run_folder(self.config.ckpt)
 
 
-def run_folder(ckpt: str) -> Path:
+def run_folder(ckpt: str | Path) -> Path:
     """PATH without its suffix, plus .run."""
     return Path(ckpt).with_suffix(".run")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `--device` means.
-
-    Raises:
-        UserError: no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name}; auto, cpu, cuda or cuda:N fits") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}; auto, cpu, cuda or cuda:N fits")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def choose_binning(bins: int | str, alphabet: int, kind: str) -> tuple[Binning, str]:
@@ -111,6 +101,12 @@ def choose_binning(bins: int | str, alphabet: int, kind: str) -> tuple[Binning, 
 def prepare(config: TrainConfig) -> Run:
     """Settle everything that can be wrong before anything is written or trained.
 
+    Args:
+        config (TrainConfig): the flags; `threads` is set for the whole process.
+
+    Returns:
+        Run: ready for `fit`.
+
     Raises:
         UserError: the stream or a flag does not fit; one sentence.
     """
@@ -118,7 +114,6 @@ def prepare(config: TrainConfig) -> Run:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
-    check_writable(Path(config.ckpt))
     described = describe_stream(
         config.u16_path, io=config.io, alphabet=config.alphabet, kind=config.kind
     )
@@ -126,6 +121,16 @@ def prepare(config: TrainConfig) -> Run:
     window = config.seq_len + 1
     splits = split_stream(len(described.stream), window, config.split)
     counts = described.counts(*splits.train)
+    config = dataclasses.replace(
+        config,
+        kind=described.kind,
+        alphabet=described.alphabet,
+        bins="none" if binning.edges is None else binning.classes,
+        nhead_kv=config.nhead if config.nhead_kv is None else config.nhead_kv,
+        stride=config.stride or config.seq_len,
+        device=str(device),
+        threads=torch.get_num_threads(),
+    )
     torch.manual_seed(config.seed)
     model_config = BaselineConfig(
         classes=binning.classes,
@@ -133,11 +138,14 @@ def prepare(config: TrainConfig) -> Run:
         d_model=config.d_model,
         nlayers=config.nlayers,
         nhead=config.nhead,
-        nhead_kv=config.nhead_kv or config.nhead,
+        nhead_kv=config.nhead if config.nhead_kv is None else config.nhead_kv,
         dim_ff=config.dim_ff,
         dropout=config.dropout,
     )
     model = Baseline(model_config)
+    threads, about_workers = threads_to_use(config.workers)
+    batches, steps = _training_batches(config, described, splits, threads)
+    trained = (batches.loader.start, batches.loader.stop)
     card = ModelCard(
         model=config.model,
         config=asdict(model_config),
@@ -148,11 +156,12 @@ def prepare(config: TrainConfig) -> Run:
             "fingerprint": described.stream.fingerprint,
             "symbols": len(described.stream),
             "splits": asdict(splits),
+            "trained": list(trained),
+            "trained_print": described.stream.range_fingerprint(*trained),
         },
         training=config.to_dict(),
     )
-    threads, about_workers = threads_to_use(config.workers)
-    batches, steps = _training_batches(config, described, splits, threads)
+    _check_target(Path(config.ckpt), described)
     remarks = [*described.remarks, about_bins, *([about_workers] if about_workers else [])]
     return Run(
         config=config,
@@ -170,10 +179,19 @@ def prepare(config: TrainConfig) -> Run:
     )
 
 
-def check_writable(path: Path) -> None:
-    """Raise UserError unless a file can be made at `path`."""
+def _check_target(path: Path, described: DescribedStream) -> None:
+    """Refuse a model file that cannot be written, or that would overwrite the stream."""
+    if path.suffix == ".run":
+        raise UserError(f"--ckpt {path} would be its own run folder; another suffix fits")
     if path.is_dir():
         raise UserError(f"--ckpt {path} is a directory; a file name fits")
+    if path.exists() and not is_model_file(path):
+        raise UserError(f"--ckpt {path} exists and is no model of pyseq; another name fits")
+    folder = run_folder(path)
+    for shard in described.stream.shards:
+        for file in (shard.path, info_path(shard.path)):
+            if folder.resolve() in file.resolve().parents:
+                raise UserError(f"{file} lies in the run folder of --ckpt {path}, which is cleared")
     probe = path.with_name(f".{path.name}.probe")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +224,7 @@ def _training_batches(
     steps = math.ceil(len(loader) * config.epochs / config.gradient_accumulation)
     steps = min(steps, config.max_steps or steps)
     batches = min(len(loader) * config.epochs, steps * config.gradient_accumulation)
-    return TrainingBatches(loader, batches), steps
+    return TrainingBatches(loader, batches, config.ignore_fingerprint), steps
 
 
 def _validation_loader(
@@ -239,32 +257,77 @@ class Outcome:
 
 
 def fit(run: Run) -> Outcome:
-    """Train, keep the best model, score it on the test range and write the report."""
+    """Train, keep the best model, score it on the test range and write the report.
+
+    Args:
+        run (Run): what `prepare` settled.
+
+    Returns:
+        Outcome: with the evaluation of the best model.
+
+    Raises:
+        UserError: the loss is no longer finite, or `--resume auto` finds another run's state.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _locked(run.folder):
+        return _fit_and_conclude(run)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second training out of the run folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(f"another training is writing to {folder}; another --ckpt fits") from error
+    finally:
+        os.close(handle)
+
+
+def _fit_and_conclude(run: Run) -> Outcome:
     config, folder = run.config, run.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = checkpoint_to_resume(run)
+    resumed_step, finished = 0, False
+    if checkpoint is None:
+        for leftover in ("last", "tensorboard"):
+            shutil.rmtree(folder / leftover, ignore_errors=True)
+        for leftover in ("summary.json", "report.html"):
+            (folder / leftover).unlink(missing_ok=True)
+    else:
+        state = SafetensorsCheckpointIO().load_checkpoint(checkpoint)
+        resumed_step, finished = state["global_step"], state["finished"]
     (folder / "config.yaml").write_text(config.to_yaml())
-    checkpoint = _checkpoint_to_resume(run)
-    module = SequenceTraining(run.model, config, run.binning, run.steps)
-    resumed_step = _resumed_step(checkpoint)
+    module = SequenceTraining(run.model, config, run.binning, run.steps, run.card.data)
     rows = callbacks.MetricsRows(
         MetricsFile(folder, resumed_step), run.batches, config.batch * config.seq_len,
         config.log_every,
     )  # fmt: skip
-    trainer = _quietly(_trainer, run, rows)
-    if resumed_step < run.steps:
-        _quietly(trainer.fit, module, run.batches, run.validation, ckpt_path=checkpoint)
+    trainer = _quietly(_trainer, run, rows, resumed_step)
+    if not finished:
+        _fit(trainer, module, run, checkpoint)
     if trainer.global_step not in (0, rows.validated_step):
         _quietly(trainer.validate, module, run.validation, verbose=False)
     return _conclude(run, trainer.global_step or resumed_step)
 
 
-def _trainer(run: Run, rows: callbacks.MetricsRows) -> lightning.Trainer:
+def _fit(trainer: lightning.Trainer, module, run: Run, checkpoint: Path | None) -> None:
+    try:
+        _quietly(trainer.fit, module, run.batches, run.validation, ckpt_path=checkpoint)
+    except SystemExit as end:  # how Lightning ends after Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from end
+        raise
+
+
+def _trainer(run: Run, rows: callbacks.MetricsRows, resumed_step: int) -> lightning.Trainer:
     config, folder = run.config, run.folder
     interactive = sys.stdout.isatty()
     parts: list[Any] = [
         rows,
         callbacks.BestModel(Path(config.ckpt), run.card),
-        callbacks.LastCheckpoint(folder / "last", config.save_every),
         callbacks.StopAtTime(),
     ]
     if config.patience is not None:
@@ -275,6 +338,7 @@ def _trainer(run: Run, rows: callbacks.MetricsRows) -> lightning.Trainer:
         parts.append(callbacks.BitsProgressBar(rows, run.ceiling.bits))
     else:
         parts.append(callbacks.LinePrinter(rows, run.ceiling.bits, run.steps))
+    parts.append(callbacks.LastCheckpoint(folder / "last", config.save_every))  # saves the others
     evaluations = min(config.eval_every, run.steps) * config.gradient_accumulation
     return lightning.Trainer(
         accelerator=run.device.type,
@@ -287,7 +351,9 @@ def _trainer(run: Run, rows: callbacks.MetricsRows) -> lightning.Trainer:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=parts,
-        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        logger=TensorBoardLogger(
+            folder, name="", version="tensorboard", purge_step=resumed_step + 1
+        ),
         plugins=[SafetensorsCheckpointIO()],
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -295,15 +361,47 @@ def _trainer(run: Run, rows: callbacks.MetricsRows) -> lightning.Trainer:
     )
 
 
-def _checkpoint_to_resume(run: Run) -> Path | None:
+# What may differ between a run and its continuation: nothing that the parameters depend on.
+_MAY_CHANGE = {
+    "u16_path", "ckpt", "io", "device", "threads", "workers", "save_every", "log_every", "patience",
+    "resume", "ignore_fingerprint",
+}  # fmt: skip
+
+
+def checkpoint_to_resume(run: Run) -> Path | None:
+    """The state to go on from, if `--resume auto` finds one.
+
+    Args:
+        run (Run): what is to be trained.
+
+    Returns:
+        Path of the checkpoint folder, or None.
+
+    Raises:
+        UserError: the state belongs to other settings or other data.
+    """
     folder = run.folder / "last"
-    return folder if run.config.resume == "auto" and has_checkpoint(folder) else None
-
-
-def _resumed_step(checkpoint: Path | None) -> int:
-    if checkpoint is None:
-        return 0
-    return SafetensorsCheckpointIO().load_checkpoint(checkpoint)["global_step"]
+    if run.config.resume != "auto" or not has_checkpoint(folder):
+        return None
+    try:
+        before = yaml.safe_load((run.folder / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{run.folder / 'config.yaml'} cannot be read: {error}") from error
+    now = yaml.safe_load(run.config.to_yaml())
+    for name in now.keys() - _MAY_CHANGE:
+        if before.get(name) != now[name]:
+            raise UserError(
+                f"--resume auto: the run in {run.folder} had {name} {before.get(name)}, now it is"
+                f" {now[name]}; the same settings fit, or --resume never"
+            )
+    data = SafetensorsCheckpointIO().load_checkpoint(folder)["data"]
+    if data["fingerprint"] != run.card.data["fingerprint"] and not run.config.ignore_fingerprint:
+        raise UserError(
+            f"--resume auto: the run in {run.folder} was trained on other data (fingerprint"
+            f" {data['fingerprint']}, now {run.card.data['fingerprint']}); --ignore_fingerprint"
+            " goes on all the same"
+        )
+    return folder
 
 
 def _quietly(call, *args, **kwargs):
@@ -328,7 +426,7 @@ def _conclude(run: Run, steps: int) -> Outcome:
     evaluation = evaluate(
         predictor,
         run.described.stream,
-        run.splits.train,
+        (run.batches.loader.start, run.batches.loader.stop),
         (start, min(stop, start + config.eval_symbols + 1)),
         binning=run.binning,
         ceiling=run.ceiling,
@@ -345,7 +443,7 @@ def _conclude(run: Run, steps: int) -> Outcome:
         "entropy_rate_bits": run.described.entropy_rate,
         "test": evaluation.to_dict(),
     }
-    (run.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (run.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     report = run.folder / "report.html"
     write_run_report(report, run.config, run.described, evaluation, rows, summary)
     return Outcome(run, evaluation, summary, report)

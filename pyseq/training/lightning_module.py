@@ -1,6 +1,7 @@
 """The Lightning module: loss, optimiser and validation of a next-symbol model."""
 
 import math
+from typing import Any
 
 import lightning
 import torch
@@ -23,18 +24,28 @@ class SequenceTraining(lightning.LightningModule):
         config (TrainConfig): optimiser and schedule.
         binning (Binning): from symbols of the stream to the model's classes.
         steps (int): optimiser steps at the most.
+        data (dict): what the checkpoint should know of the stream.
     """
 
-    def __init__(self, model: SequenceModel, config: TrainConfig, binning: Binning, steps: int):
+    def __init__(
+        self,
+        model: SequenceModel,
+        config: TrainConfig,
+        binning: Binning,
+        steps: int,
+        data: dict[str, Any],
+    ):
         super().__init__()
+        self.data = data
+        self.finished = False  # whether no step is left, for whatever reason
         self.model = model
         self.config, self.binning = config, binning
         seconds = None if config.max_time is None else 60 * config.max_time
         self.progress = Progress(steps, seconds)
         self.compiled_loss = torch.compile(model.loss) if config.compile else model.loss
-        self.train_bits = MeanMetric()
+        self.train_bits = MeanMetric(nan_strategy="disable")  # NaN must show
         self.train_bits.persistent(True)  # a checkpoint may fall between two rows of metrics
-        self.validation_bits = MeanMetric()
+        self.validation_bits = MeanMetric(nan_strategy="disable")
         self._saved_rng: dict | None = None
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
@@ -59,10 +70,14 @@ class SequenceTraining(lightning.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["data"] = self.data
+        checkpoint["finished"] = self.finished
+        checkpoint["elapsed"] = self.progress.elapsed
         checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self._saved_rng = checkpoint["rng"]
+        self.progress.resume(checkpoint["elapsed"])
 
     def on_train_start(self) -> None:
         if self._saved_rng is not None:

@@ -43,10 +43,19 @@ class Progress:
         self.steps, self.seconds, self._clock = steps, seconds, clock
         self._started: float | None = None
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first call; 0 before it."""
+        return 0.0 if self._started is None else self._clock() - self._started
+
+    def resume(self, elapsed: float) -> None:
+        """Go on from a clock that had run for `elapsed` seconds."""
+        self._started = self._clock() - elapsed
+
     def __call__(self, step: int) -> float:
         """Progress in [0, 1] when `step` steps have been made; step 1 of n counts as 1/n begun."""
         share = (step + 1) / self.steps
         if self.seconds is not None:
             self._started = self._clock() if self._started is None else self._started
-            share = max(share, (self._clock() - self._started) / self.seconds)
+            share = max(share, self.elapsed / self.seconds)
         return min(share, 1.0)

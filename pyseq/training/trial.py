@@ -25,7 +25,7 @@ def trial_step(run: Run) -> None:
 
 
 def trial_memory_mib(run: Run) -> float:
-    """Peak memory after one step, without the optimiser's state."""
+    """The process's (or the GPU's) peak memory after one step, without the optimiser's state."""
     trial_step(run)
     return peak_memory_mib()
 
@@ -38,14 +38,16 @@ def fastest_threads(run: Run) -> tuple[int, dict[int, float]]:
     """
     before = torch.get_num_threads()
     seconds = {}
-    for threads in {before, 1}:
-        torch.set_num_threads(threads)
-        trial_step(run)  # the first one allocates
-        taken = []
-        for _ in range(TIMED_STEPS):
-            began = time.perf_counter()
-            trial_step(run)
-            taken.append(time.perf_counter() - began)
-        seconds[threads] = sorted(taken)[TIMED_STEPS // 2]
-    torch.set_num_threads(before)
+    try:
+        for threads in {before, 1}:
+            torch.set_num_threads(threads)
+            trial_step(run)  # the first one allocates
+            taken = []
+            for _ in range(TIMED_STEPS):
+                began = time.perf_counter()
+                trial_step(run)
+                taken.append(time.perf_counter() - began)
+            seconds[threads] = sorted(taken)[TIMED_STEPS // 2]
+    finally:
+        torch.set_num_threads(before)
     return min(seconds, key=lambda n: seconds[n]), seconds

@@ -115,6 +115,17 @@ def test_short_tests(count):
     assert np.isfinite(bits).all()
 
 
+@pytest.mark.parametrize("count", [50, 4000])
+@pytest.mark.parametrize("alphabet", [1, 5])
+def test_a_constant_stream_costs_nothing_and_never_less(count, alphabet):
+    train, test = np.full(count, alphabet - 1), np.full(500, alphabet - 1)
+    table = baseline_table(train, test, alphabet, context=train[-2:])
+    for bits in (table["marginal"], table["order-1"], table["order-2"], hindsight_bits(test, 5)):
+        assert not np.signbit(bits).any()
+    if alphabet == 1:
+        assert np.array_equal(table["order-2"], np.zeros(500))
+
+
 def test_reaches_the_entropy_rate_of_a_known_chain():
     transition = np.array([[0.8, 0.15, 0.05], [0.1, 0.1, 0.8], [0.3, 0.6, 0.1]])
     stationary = np.linalg.matrix_power(transition, 200)[0]

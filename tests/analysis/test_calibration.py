@@ -30,15 +30,6 @@ def test_certain_predictions_share_the_last_group():
     assert calibration_error(confidence, correct) == pytest.approx(0.975 - 0.9)
 
 
-def test_error_is_the_weighted_gap_of_the_table():
-    rng = np.random.default_rng(1)
-    confidence = rng.beta(2, 5, 3000)
-    correct = rng.random(3000) < 0.5 * confidence
-    table = reliability_table(confidence, correct, bins=15)
-    gap = np.sum(np.abs(table.accuracy - table.confidence) * table.count) / 3000
-    assert calibration_error(confidence, correct, bins=15) == pytest.approx(gap, abs=1e-12)
-
-
 def test_calibrated_predictions_lie_on_the_diagonal_and_overconfident_ones_below():
     rng = np.random.default_rng(2)
     confidence = rng.random(50_000)
@@ -49,23 +40,22 @@ def test_calibrated_predictions_lie_on_the_diagonal_and_overconfident_ones_below
     assert np.all(over.accuracy < over.confidence)
 
 
-@pytest.mark.parametrize("kind", ["width", "mass"])
-def test_every_prediction_is_in_one_group(kind):
+def test_every_prediction_is_in_one_group():
     rng = np.random.default_rng(3)
     confidence = rng.normal(0.001, 0.0001, 2000).clip(0, 1)
     correct = rng.random(2000) < 0.001
-    table = reliability_table(confidence, correct, bins=8, kind=kind)
+    table = reliability_table(confidence, correct, bins=8)
     assert table.count.sum() == 2000
     assert np.sum(table.accuracy * table.count) == pytest.approx(correct.sum())
     assert np.sum(table.confidence * table.count) == pytest.approx(confidence.sum())
-    assert table.count.size == (1 if kind == "width" else 8)
+    assert table.count.size == 8
 
 
 def test_equal_mass_groups_are_equal_and_keep_ties_together():
-    table = reliability_table(np.linspace(0, 1, 1000), np.ones(1000), bins=10, kind="mass")
+    table = reliability_table(np.linspace(0, 1, 1000), np.ones(1000), bins=10)
     assert table.count.min() >= 99
     assert table.count.max() <= 101
-    tied = reliability_table([0.2] * 90 + [0.7] * 10, [1] * 100, bins=5, kind="mass")
+    tied = reliability_table([0.2] * 90 + [0.7] * 10, [1] * 100, bins=5)
     assert tied.count.tolist() == [90, 10]
     np.testing.assert_allclose(tied.confidence, [0.2, 0.7])
 
@@ -90,8 +80,3 @@ def test_refuses(confidence, correct):
         reliability_table(confidence, correct)
     with pytest.raises(ValueError, match="calibration"):
         calibration_error(confidence, correct)
-
-
-def test_refuses_an_unknown_kind():
-    with pytest.raises(ValueError, match="kind 'depth'"):
-        reliability_table([0.5], [1], kind="depth")

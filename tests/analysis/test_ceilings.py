@@ -107,6 +107,11 @@ def test_bins_merge_the_marginal_and_may_be_empty():
     assert found.uniform_bits == 2.0
 
 
+def test_an_estimated_law_allows_only_about_as_many_bits():
+    assert ceiling(np.full(16, 100)).allowance == "independent symbols allow"
+    assert ceiling(np.array([50, 100, 900])).allowance == "independent symbols allow about"
+
+
 def test_a_single_symbol_and_a_constant_stream():
     assert ceiling([17]).bits == 0.0
     assert ceiling([17]).top1 == 1.0

@@ -1,6 +1,8 @@
 """Scoring: every symbol once, with the context that is promised, and no credit for ties."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,3 +124,31 @@ def test_the_true_source_scores_its_entropy_rate(tmp_path):
     assert summary["symbols"] == 29_999
     assert summary["bits_per_symbol"]["model"][0] == bits["model"].value
     assert evaluation.perplexity.value == pytest.approx(2 ** bits["model"].value)
+
+
+def test_a_certain_predictor_scores_zero_without_a_sign(tmp_path):
+    np.zeros(300, dtype="<u2").tofile(tmp_path / "s.u16")
+    with U16Stream(tmp_path / "s.u16") as stream:
+        scores = score(OrderOne(np.ones((1, 1))), stream, 0, 300, seq_len=50)
+    for column in (scores.bits, scores.entropy):
+        assert np.array_equal(column, np.zeros(299))
+        assert not np.signbit(column).any()
+
+
+def test_the_summary_of_a_single_symbol_is_json(tmp_path):
+    np.array([1, 2] * 50, dtype="<u2").tofile(tmp_path / "s.u16")
+    binning = Binning(4)
+    with U16Stream(tmp_path / "s.u16") as stream:
+        evaluation = evaluate(
+            Recorder(4), stream, (0, 90), (90, 92), binning=binning,
+            ceiling=stream_ceiling(np.array([0, 45, 45, 0]), binning), seq_len=8,
+        )  # fmt: skip
+    # A ceiling holds whatever its maker gave it.
+    evaluation = replace(evaluation, ceiling=replace(evaluation.ceiling, bits=math.nan))
+    summary = evaluation.to_dict()
+    assert summary["symbols"] == 1
+    assert summary["bits_per_symbol"]["model"] == [pytest.approx(2.0), None, None]
+    assert summary["perplexity"] == [pytest.approx(4.0), 0.0, None]
+    assert summary["gain_bits_per_symbol"][1:] == [None, None]
+    assert summary["ceiling"]["bits"] is None
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pyseq.analysis.baselines import baseline_table
+from pyseq.analysis.baselines import baseline_table, hindsight_bits
 from pyseq.analysis.ceilings import ceiling
 from pyseq.analysis.verdicts import compare, judge
 
@@ -96,6 +96,7 @@ def test_a_planted_chain_is_structure(share):
         np.mean(table["marginal"]) - np.mean(table["order-1"])
     )
     assert verdict.sentence.startswith("structure: the chain model needs")
+    assert "more than any fixed frequencies could give" in verdict.sentence
     assert "order-2" in verdict.sentence
 
 
@@ -110,7 +111,7 @@ def test_the_sensitivity_it_states_is_about_right(alphabet, spread):
     options = {"ceiling": ceiling(np.full(alphabet, 100)), "block": _BLOCK}
     nothing = judge(marginal + noise, marginal, symbols, **options)
     assert nothing.kind == "at chance"
-    noticed = float(nothing.sentence.split("a gain of about ")[1].split(" ")[0])
+    noticed = float(nothing.sentence.split("a measured gain of about ")[1].split(" ")[0])
     for factor, kind in ((0.6, "at chance"), (1.4, "structure")):
         verdict = judge(marginal + noise - factor * noticed, marginal, symbols, **options)
         assert verdict.kind == kind, factor
@@ -155,7 +156,10 @@ def test_a_model_that_misses_what_a_markov_chain_sees_is_told_so():
         others={"order-1": table["order-1"]},
     )
     assert verdict.kind == "at chance"
-    assert "the symbols do depend on each other: order-1" in verdict.sentence
+    assert "yet knowing the past helps: order-1 needs 2." in verdict.sentence
+    assert "fewer than any fixed frequencies could, and the model shows no" in verdict.sentence
+    assert "depend on each other" not in verdict.sentence
+    assert "a pass is not a certificate" not in verdict.sentence
     assert "found nothing" not in verdict.sentence
 
 
@@ -176,6 +180,72 @@ def test_one_symbol_shows_nothing():
     verdict = judge([0.5], [4.0], [3], ceiling=ceiling(np.full(16, 100)), block=_BLOCK)
     assert verdict.kind == "at chance"
     assert "too few to notice any gain" in verdict.sentence
+
+
+@pytest.mark.parametrize("alphabet", [1, 5])
+@pytest.mark.parametrize("model_bits", [0.0, 0.7])
+def test_a_constant_range_holds_nothing_to_predict(alphabet, model_bits):
+    train, test = np.zeros(5000, dtype=np.int64), np.zeros(2000, dtype=np.int64)
+    table = baseline_table(train, test, alphabet, context=train[-2:])
+    verdict = judge(
+        np.full(test.size, model_bits),
+        table["marginal"],
+        test,
+        ceiling=_ceiling(train, alphabet),
+        block=_BLOCK,
+        others={name: table[name] for name in ("order-1", "order-2")},
+    )
+    assert verdict.kind == "at chance"
+    assert "the held-out symbols are all equal: nothing to predict" in verdict.sentence
+    assert f"the model needs {model_bits:.4f} bits/symbol" in verdict.sentence
+    assert "order-" not in verdict.sentence
+    assert "-0.0" not in verdict.sentence
+
+
+def test_rounding_is_no_finding():
+    symbols = np.random.default_rng(9).integers(0, 16, 4000)
+    marginal = np.full(symbols.size, 4.0)
+    hindsight = hindsight_bits(symbols, 16)
+    verdict = judge(
+        hindsight - 1e-12,
+        marginal,
+        symbols,
+        ceiling=_ceiling(symbols, 16),
+        block=_BLOCK,
+        others={"order-1": hindsight - 1e-12},
+    )
+    assert verdict.kind == "at chance"
+    assert "order-1 found nothing" in verdict.sentence
+    worse = judge(
+        np.full(4000, 1e-12), np.zeros(4000), symbols, ceiling=_ceiling(symbols, 16), block=8
+    )
+    assert worse.kind == "at chance"
+    for gain in (1e-12, -1e-12):
+        found = compare(marginal - gain, marginal, block=8, name_a="A", name_b="B")
+        assert found.kind == "no difference"
+
+
+def test_a_drifting_law_shows_that_the_past_helps_and_no_more():
+    # Independent draws, but the share of ones moves between a tenth and nine tenths.
+    rng = np.random.default_rng(10)
+    law = 0.5 + 0.4 * np.sin(np.arange(60_000) / 500)
+    symbols = (rng.random(law.size) < law).astype(np.int64)
+    train, test = symbols[:40_000], symbols[40_000:]
+    recent = np.convolve(symbols, np.ones(100), "full")[39_999:-100][: test.size]
+    share = (recent + 0.5) / 101  # of ones among the 100 symbols before each scored one
+    average = -np.log2(np.where(test == 1, share, 1 - share))
+    table = baseline_table(train, test, 2, context=train[-2:])
+    verdict = judge(
+        table["marginal"],
+        table["marginal"],
+        test,
+        ceiling=_ceiling(train, 2),
+        block=2000,
+        others={"moving average": average},
+    )
+    assert verdict.kind == "at chance"
+    assert "knowing the past helps: moving average needs" in verdict.sentence
+    assert "depend on" not in verdict.sentence
 
 
 def test_compare():

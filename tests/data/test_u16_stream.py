@@ -91,6 +91,55 @@ def test_fingerprint_is_of_the_content(tmp_path, symbols):
     assert U16Stream(write(tmp_path / "c.u16", symbols[:-1])).fingerprint not in prints
 
 
+def fingerprint_of(folder, *shards) -> str:
+    folder.mkdir()
+    paths = [write(folder / str(i), shard) for i, shard in enumerate(shards)]
+    with U16Stream(paths) as stream:
+        return stream.fingerprint
+
+
+def test_fingerprint_does_not_see_shards(tmp_path):
+    symbols = np.random.default_rng(1).integers(0, 65_536, 300_000)
+    whole = fingerprint_of(tmp_path / "one", symbols)
+    assert fingerprint_of(tmp_path / "three", *np.split(symbols, [1, 150_001])) == whole
+    assert fingerprint_of(tmp_path / "many", *np.split(symbols, range(999, 300_000, 999))) == whole
+
+
+# Blocks of 2048 symbols lie 4729 apart; the middle places are in those from 146,611 and 151,340.
+@pytest.mark.parametrize("place", [0, 2047, 147_000, 152_000, 299_999])
+def test_fingerprint_sees_sampled_blocks_in_any_shard(tmp_path, place):
+    symbols = np.random.default_rng(1).integers(0, 65_536, 300_000)
+    whole = fingerprint_of(tmp_path / "one", symbols)
+    symbols[place] ^= 1
+    assert fingerprint_of(tmp_path / "three", *np.split(symbols, [1, 150_001])) != whole
+
+
+def test_fingerprint_of_a_range_is_that_of_its_symbols(tmp_path):
+    symbols = np.random.default_rng(1).integers(0, 65_536, 30_000)
+    paths = [write(tmp_path / str(i), part) for i, part in enumerate(np.split(symbols, [9000]))]
+    with U16Stream(paths) as stream:
+        assert stream.range_fingerprint(0, 30_000) == stream.fingerprint
+        for start, stop in ((0, 1), (5, 1005), (8000, 29_000)):
+            alone = fingerprint_of(tmp_path / f"{start} to {stop}", symbols[start:stop])
+            assert stream.range_fingerprint(start, stop) == alone
+
+
+def test_fingerprint_sees_how_many_symbols_there_are(tmp_path):
+    lengths = (1, 2, 2047, 2048, 2049, 5000)
+    zeros = {fingerprint_of(tmp_path / str(n), np.zeros(n)) for n in lengths}
+    assert len(zeros) == len(lengths)
+
+
+@pytest.mark.parametrize("io", MODES)
+def test_the_environment_can_keep_native_code_out(tmp_path, symbols, io, monkeypatch):
+    monkeypatch.setenv("PYSEQ_BACKEND", "reference")
+    monkeypatch.setattr(backends, "core", lambda: pytest.fail("native code served"))
+    with U16Stream(write(tmp_path / "s.u16", symbols), io=io) as stream:
+        assert stream[5:15].tolist() == symbols[5:15].tolist()
+        windows = gather_windows(stream, torch.tensor([5]), 10)
+        assert windows.tolist() == [symbols[5:15].tolist()]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -164,6 +213,48 @@ def test_truncation_is_an_error_not_a_signal(tmp_path, io, left):
                 stream[first : first + 1000]
             with pytest.raises(UserError, match="was truncated while it was open"):
                 gather_windows(stream, torch.tensor([first, 5]), 1000)
+
+
+@pytest.fixture
+def four_threads():
+    """As many as a batch of 4 * 2^16 symbols keeps busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+def test_truncation_is_an_error_in_any_number_of_workers(tmp_path, io):
+    path = write(tmp_path / "s.u16", np.arange(400_000) % 65_536)
+    everywhere = torch.arange(512) * 700  # of 1024 symbols: each worker has windows that are gone
+    with U16Stream(path, io=io) as stream:
+        os.truncate(path, 100_000)
+        for _ in range(20):
+            with pytest.raises(UserError, match="was truncated while it was open"):
+                gather_windows(stream, everywhere.flip(0), 1024)
+            with pytest.raises(UserError, match="was truncated while it was open"):
+                gather_windows(stream, torch.full((512,), 390_000), 1024)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+@pytest.mark.parametrize("worker", range(4))
+def test_the_error_of_one_worker_is_not_lost(tmp_path, io, worker):
+    path = write(tmp_path / "s.u16", np.arange(400_000) % 65_536)
+    offsets, out = np.zeros(512, np.int64), np.empty((512, 1024), np.int64)
+    with U16Stream(path, io=io) as stream:
+        source = stream.symbol_source()
+        backends.core().gather_windows(source, offsets, out, 4)
+        os.truncate(path, 100_000)
+        offsets[128 * worker + 50] = 390_000
+        for _ in range(20):
+            with pytest.raises(RuntimeError, match="the file is shorter than when it was"):
+                backends.core().gather_windows(source, offsets, out, 4)
+        offsets[:] = 40
+        backends.core().gather_windows(source, offsets, out, 4)  # what is left can be read
+        assert (out == np.arange(40, 1064)).all()
 
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])

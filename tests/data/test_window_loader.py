@@ -163,6 +163,8 @@ def test_a_state_of_other_data_or_windows_is_refused(stream, tmp_path):
         ({"length": 3001}, "shorter than one window of 3001"),
         ({"length": 0}, "must be at least 1"),
         ({"stride": 0}, "must be at least 1"),
+        ({"threads": 0}, "threads is 0; at least 1 fits"),
+        ({"threads": -2}, "threads is -2; at least 1 fits"),
         ({"start": 5, "stop": 4}, r"range \[5, 4\)"),
         ({"stop": 3001}, r"leaves the stream of 3000"),
         ({"length": 2999, "batch_size": 4}, "hold 2 windows of 2999 .* less than one batch of 4"),

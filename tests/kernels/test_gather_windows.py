@@ -1,7 +1,10 @@
 """The Triton gather, in the interpreter and compiled for GPUs that need not be there."""
 
+import contextlib
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,12 +29,57 @@ print("equal")
 def test_interpreter_equals_indexing():
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED],
-        env={**__import__("os").environ, "TRITON_INTERPRET": "1"},
+        env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.stdout.strip() == "equal", done.stderr
+
+
+def test_launches_on_the_device_of_the_stream(monkeypatch):
+    pytest.importorskip("triton")
+    from pyseq.kernels.gather_windows import forward
+
+    current, launched_on = [], []
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        current.append(tensor)
+        yield
+        current.pop()
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *args, **kwargs: launched_on.extend(current)
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(forward, "gather_windows_kernel", Kernel())
+    stream = torch.zeros(9, dtype=torch.uint16)
+    forward.gather_windows_forward(stream, torch.tensor([0]), 4, torch.int64)
+    assert len(launched_on) == 1
+    assert launched_on[0] is stream
+
+
+def test_refusals_need_no_triton():
+    code = """
+import sys, torch
+from pyseq.kernels.gather_windows.limits import refuse
+print(refuse(torch.zeros(9, dtype=torch.uint16), 4))
+assert "triton" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "the stream is on cpu, not on cuda", done.stderr
+
+
+def test_windows_that_no_grid_holds_are_refused():
+    from pyseq.kernels.gather_windows.limits import LONGEST, refuse
+
+    on_gpu = SimpleNamespace(device=torch.device("cuda", 0))
+    assert refuse(on_gpu, LONGEST) is None
+    assert refuse(on_gpu, LONGEST + 1) == (
+        "a window of 67107841 symbols is longer than 67107840, the kernel's longest"
+    )
 
 
 @pytest.mark.parametrize("capability", [80, 90])
@@ -64,5 +112,8 @@ def test_on_a_gpu():
     stream = torch.randint(0, 65_536, (100_000,)).to(torch.uint16)
     offsets = torch.randint(0, 90_000, (64,))
     expected = gather_windows(stream, offsets, 3000, backend="reference")
-    windows = gather_windows(stream.cuda(), offsets.cuda(), 3000, backend="triton")
-    assert torch.equal(windows.cpu(), expected)
+    for device in range(torch.cuda.device_count()):  # the current one and others
+        there = stream.to(f"cuda:{device}"), offsets.to(f"cuda:{device}")
+        windows = gather_windows(*there, 3000, backend="triton")
+        assert windows.device.index == device
+        assert torch.equal(windows.cpu(), expected)

@@ -1,14 +1,17 @@
 """gather_windows: every backend copies the same symbols, and refuses what leaves the stream."""
 
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyseq.data import U16Stream
-from pyseq.ops import BackendUnavailable, gather_windows
+from pyseq.ops import BackendUnavailable, backends, gather_windows
+from tests.correctness import nan_filled_memory
 
 DTYPES = (torch.uint16, torch.int32, torch.int64, torch.float32)
 
@@ -63,22 +66,96 @@ def test_native_equals_reference_everywhere(data, symbols):
     assert torch.equal(gather_windows(stream, offsets, length, backend="native"), expected)
 
 
-def test_many_threads_write_every_window():
-    stream = random_stream(1 << 16)
-    offsets = torch.randint(0, (1 << 16) - 1024, (512,))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        windows = gather_windows(stream, offsets, 1024, backend="native")
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(windows, stream.unfold(0, 1024, 1)[offsets].long())
+@pytest.fixture
+def four_threads():
+    """As many as a batch of 4 * 2^16 symbols keeps busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_threads_write_every_window(source, dtype):
+    stream, symbols = source
+    offsets = torch.randint(0, 5000 - 1024, (512,), generator=torch.Generator().manual_seed(0))
+    windows = gather_windows(stream, offsets, 1024, dtype=dtype, backend="native")
+    assert torch.equal(windows, symbols.unfold(0, 1024, 1)[offsets].to(dtype))
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_symbol_of_the_result_is_left_unwritten(source, backend, dtype):
+    stream, symbols = source
+    offsets = torch.tensor([0, 4998, 77])
+    with nan_filled_memory():
+        windows = gather_windows(stream, offsets, 2, dtype=dtype, threads=1, backend=backend)
+    assert windows.double().tolist() == slices(symbols, offsets, 2).double().tolist()
+
+
+@pytest.mark.parametrize("threads", [0, -1, -2])
+def test_the_core_always_has_a_thread(threads):
+    core = backends.core()
+    symbols = random_stream(1000).numpy()
+    out = np.full((3, 10), -1, np.int32)
+    source = core.source_in_memory([symbols])
+    core.gather_windows(source, np.array([0, 500, 990]), out, threads)
+    assert out.tolist() == [symbols[a : a + 10].tolist() for a in (0, 500, 990)]
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((3, 20), np.int64)[:, ::2],
+        np.zeros((10, 3), np.int64).T,
+        np.zeros((6, 10), np.int64)[::2],
+        read_only(np.zeros((3, 10), np.int64)),
+        np.zeros(30, np.int64),
+    ],
+    ids=["every second column", "transposed", "every second row", "read-only", "one axis"],
+)
+def test_the_core_writes_in_place_or_refuses(out):
+    core = backends.core()
+    source = core.source_in_memory([random_stream(1000).numpy()])
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        core.gather_windows(source, np.array([0, 500, 990]), out, 1)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(20, np.uint16)[::2], np.zeros(20, np.int64), np.zeros((4, 5), np.uint16)],
+    ids=["every second", "int64", "two axes"],
+)
+def test_the_core_reads_in_place_or_refuses(array):
+    fits = read_only(np.zeros(20, np.uint16))
+    assert len(backends.core().source_in_memory([fits, fits])) == 40
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        backends.core().source_in_memory([fits, array])
+
+
+def test_the_bus_error_handler_finds_its_thread_without_allocating():
+    # A thread-local variable that is allocated at its first use is reached through this function.
+    assert b"__tls_get_addr" not in Path(backends.core().__file__).read_bytes()
 
 
 def test_empty_batch(source):
     stream, _ = source
     windows = gather_windows(stream, torch.empty(0, dtype=torch.int64), 7)
     assert windows.shape == (0, 7)
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("offsets", [[], [0]])
+def test_windows_longer_than_the_stream_are_refused(source, backend, offsets):
+    offsets = torch.tensor(offsets, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"length is 5001; 1 to 5000 fits; stream \(5000,\)"):
+        gather_windows(source[0], offsets, 5001, backend=backend)
 
 
 def test_non_contiguous_stream_and_offsets():
@@ -113,7 +190,12 @@ def test_windows_outside_are_refused(source, backend, offset):
         ({"stream": [1, 2]}, TypeError, "stream is a list"),
         ({"offsets": torch.tensor([0.0])}, TypeError, "offsets are torch.float32; int64 fits"),
         ({"offsets": torch.tensor([[0]])}, ValueError, r"offsets have shape \(1, 1\)"),
-        ({"length": 0}, ValueError, "length is 0; at least 1 fits"),
+        ({"offsets": [0]}, TypeError, "offsets are a list; an int64 tensor fits"),
+        ({"length": 0}, ValueError, r"length is 0; 1 to 9 fits; stream \(9,\)"),
+        ({"length": 2.0}, TypeError, "length is a float; an int fits"),
+        ({"threads": 0}, ValueError, "threads is 0; at least 1 fits"),
+        ({"threads": -1}, ValueError, "threads is -1; at least 1 fits"),
+        ({"threads": 1.0}, TypeError, "threads is a float; an int or None fits"),
         ({"dtype": torch.int16}, TypeError, "dtype is torch.int16"),
         ({"out": torch.empty(1, 4)}, TypeError, "out is torch.float32"),
         ({"out": torch.empty(1, 5, dtype=torch.int64)}, ValueError, r"contiguous \(1, 4\) fits"),
@@ -124,6 +206,17 @@ def test_wrong_arguments_are_told(change, error, words):
     arguments = {"stream": random_stream(9), "offsets": torch.tensor([0]), "length": 4} | change
     with pytest.raises(error, match=words):
         gather_windows(**arguments)
+
+
+@pytest.mark.parametrize("threads", [0, -2])
+def test_a_stream_needs_a_thread(source, threads):
+    with pytest.raises(ValueError, match=f"threads is {threads}; at least 1 fits"):
+        gather_windows(source[0], torch.tensor([0]), 4, threads=threads)
+
+
+def test_numpy_whole_numbers_are_whole_numbers():
+    windows = gather_windows(random_stream(9), torch.tensor([0]), np.int64(4), threads=np.int32(1))
+    assert windows.shape == (1, 4)
 
 
 def test_a_named_backend_never_falls_back():

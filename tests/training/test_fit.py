@@ -1,6 +1,7 @@
 """Whole trainings at small sizes: the run folder, exact resume, early stopping, the clock."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pyseq.training.checkpoint_io import SafetensorsCheckpointIO
 from pyseq.training.config import TrainConfig
 from pyseq.training.fit import fit, prepare, run_folder
 from pyseq.training.metrics_file import MetricsFile
+from pyseq.training.schedules import rate_factor
 
 SMALL = {"d_model": 32, "nlayers": 1, "nhead": 2, "dim_ff": 48, "seq_len": 32, "batch": 16,
          "eval_symbols": 1000, "eval_every": 20, "log_every": 5, "lr": 3e-3}  # fmt: skip
@@ -40,7 +42,10 @@ def test_a_run_leaves_what_it_promises(markov, tmp_path):
     assert names == {"config.yaml", "metrics.jsonl", "metrics.csv", "tensorboard", "last",
                      "summary.json", "report.html"}  # fmt: skip
     assert any(path.name.startswith("events") for path in (folder / "tensorboard").iterdir())
-    assert yaml.safe_load((folder / "config.yaml").read_text())["max_steps"] == 40
+    resolved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert resolved["max_steps"] == 40
+    assert resolved["kind"] in ("tokens", "values")
+    assert (resolved["bins"], resolved["stride"], resolved["nhead_kv"]) == ("none", 32, 2)
     rows = MetricsFile.read(folder)
     assert [row["step"] for row in rows if "val_bits" in row] == [20, 40]
     assert [row["step"] for row in rows if "train_bits" in row] == [1, *range(5, 41, 5)]
@@ -68,51 +73,126 @@ def test_the_model_file_holds_the_best_validation(markov, tmp_path):
     assert np.mean(losses) / np.log(2) == pytest.approx(best, abs=2e-4)
 
 
+class Killed(Exception):
+    """Stands for a kill: nothing that the training catches or cleans up after."""
+
+
+def stop_at(patch, step: int, hook: str) -> None:
+    """Let a training die in `hook` of its last callback at optimiser step `step`."""
+
+    def die(self, trainer, module, *_):
+        if trainer.global_step == step:
+            raise Killed
+
+    patch.setattr(fit_module.callbacks.StopAtTime, hook, die, raising=False)
+
+
+def final(folder) -> tuple[dict, list[dict], dict]:
+    """Parameters, metrics and best model of the run in `folder`."""
+    state = SafetensorsCheckpointIO().load_checkpoint(folder / "model.run" / "last")
+    kept = ("step", "epoch", "symbols", "train_bits", "val_bits", "lr")
+    rows = [{k: r[k] for k in kept if k in r} for r in MetricsFile.read(folder / "model.run")]
+    return state["state_dict"], rows, safetensors.torch.load_file(folder / "model.pt")
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"gradient_accumulation": 3}, {"dropout": 0.2, "optimizer": "sgd"}]
+    "changes",
+    [
+        {},
+        {"gradient_accumulation": 3},
+        {"dropout": 0.2, "optimizer": "sgd"},
+        {"save_every": 10},  # checkpoint and validation at the same steps
+        {"save_every": 20, "lr": 0.1},  # the best model is one of the first
+    ],
 )
-def test_resuming_ends_where_the_uninterrupted_run_ends(markov, tmp_path, monkeypatch, changes):
-    """Stop after 17 of 40 steps, resume: parameters bit for bit those of one run."""
+@pytest.mark.parametrize(
+    ("step", "hook"),
+    [(19, "on_train_batch_end"), (20, "on_train_batch_end"), (31, "on_train_batch_start")],
+)
+def test_resuming_ends_where_the_uninterrupted_run_ends(
+    markov, tmp_path, monkeypatch, changes, step, hook
+):
+    """Killed and resumed: parameters, rows and best model bit for bit those of one run."""
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
     settings = {"max_steps": 40, "epochs": 5, "save_every": 17, "eval_every": 10, **changes}
     fit(prepare(config(markov, tmp_path / "whole", **settings)))
-
-    class Stop(Exception):
-        pass
-
-    def die_after_17(self, trainer, module, *_):
-        if trainer.global_step == 19:
-            raise Stop
-
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module.callbacks.StopAtTime, "on_train_batch_end", die_after_17)
-        with pytest.raises(Stop):
+        stop_at(patch, step, hook)
+        with pytest.raises(Killed):
             fit(prepare(config(markov, tmp_path / "parts", **settings)))
     fit(prepare(config(markov, tmp_path / "parts", **settings, resume="auto")))
-
-    def final(name):
-        folder = tmp_path / name / "model.run"
-        state = SafetensorsCheckpointIO().load_checkpoint(folder / "last")
-        return state["state_dict"], MetricsFile.read(folder)
-
-    whole, rows = final("whole")
-    resumed, resumed_rows = final("parts")
-    for name, tensor in whole.items():
-        assert torch.equal(resumed[name], tensor), name
-    kept = ("step", "epoch", "symbols", "train_bits", "val_bits", "lr")
-    pick = [{k: row[k] for k in kept if k in row} for row in rows]
-    assert [{k: row[k] for k in kept if k in row} for row in resumed_rows] == pick
-    best = safetensors.torch.load_file(tmp_path / "whole" / "model.pt")
-    for name, tensor in safetensors.torch.load_file(tmp_path / "parts" / "model.pt").items():
-        assert torch.equal(best[name], tensor)
+    for whole, parts in zip(final(tmp_path / "whole"), final(tmp_path / "parts"), strict=True):
+        if isinstance(whole, list):
+            assert parts == whole
+            continue
+        assert whole.keys() == parts.keys()
+        for name, tensor in whole.items():
+            assert torch.equal(parts[name], tensor), name
 
 
-def test_resuming_a_finished_run_trains_no_further(markov, tmp_path):
-    first = fit(prepare(config(markov, tmp_path, max_steps=20)))
-    again = fit(prepare(config(markov, tmp_path, max_steps=20, resume="auto")))
-    assert again.summary["steps"] == first.summary["steps"] == 20
+@pytest.mark.parametrize(
+    "ending", [{"max_steps": 20}, {"max_time": 0.02}, {"patience": 1, "lr": 1e-9}]
+)
+def test_resuming_a_finished_run_trains_no_further(markov, tmp_path, ending):
+    settings = {"max_steps": 400, "epochs": 50, "eval_every": 10, **ending}
+    first = fit(prepare(config(markov, tmp_path, **settings)))
+    rows = MetricsFile.read(tmp_path / "model.run")
+    again = fit(prepare(config(markov, tmp_path, **settings, resume="auto")))
+    assert again.summary["steps"] == first.summary["steps"]
     assert again.summary["test"] == first.summary["test"]
+    assert MetricsFile.read(tmp_path / "model.run") == rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"max_steps": 30}, "had max_steps 20, now it is 30"),
+        ({"d_model": 16}, "had d_model 32, now it is 16"),
+        ({"lr": 0.5}, "had lr 0.003, now it is 0.5"),
+    ],
+)
+def test_another_runs_state_is_refused(markov, tmp_path, changes, words):
+    fit(prepare(config(markov, tmp_path, max_steps=20)))
+    with pytest.raises(UserError, match=words):
+        fit(prepare(config(markov, tmp_path, resume="auto", **({"max_steps": 20} | changes))))
+
+
+def test_other_data_is_refused_unless_asked_for(markov, tmp_path):
+    other = str(tmp_path / "other.u16")
+    make("markov1").generate(30_000, 1).numpy().astype("<u2").tofile(other)
+    settings = {"max_steps": 20, "save_every": 5}
+    fit(prepare(config(markov, tmp_path, **settings)))
+    with pytest.raises(UserError, match=r"was trained on other data .* --ignore_fingerprint"):
+        fit(prepare(config(other, tmp_path, **settings, resume="auto")))
+    fit(prepare(config(other, tmp_path, **settings, resume="auto", ignore_fingerprint=True)))
+
+
+def test_a_fresh_run_leaves_no_state_of_the_last_one(markov, tmp_path, monkeypatch):
+    fit(prepare(config(markov, tmp_path, max_steps=20)))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, "on_train_batch_end")
+        with pytest.raises(Killed):
+            fit(prepare(config(markov, tmp_path, max_steps=20, seed=7)))
+    assert not (tmp_path / "model.run" / "last").exists()
+    assert not (tmp_path / "model.run" / "report.html").exists()
+
+
+def test_a_diverged_run_says_so_and_keeps_the_old_model(markov, tmp_path):
+    fit(prepare(config(markov, tmp_path, max_steps=20)))
+    before = (tmp_path / "model.pt").read_bytes()
+    ruin = {"optimizer": "sgd", "lr": 1e20, "clip": 0.0, "schedule": "constant"}
+    with pytest.raises(UserError, match="the training diverged: at step 20"):
+        fit(prepare(config(markov, tmp_path, max_steps=40, **ruin)))
+    assert (tmp_path / "model.pt").read_bytes() == before
+    assert not (tmp_path / "model.run" / "summary.json").exists()
+
+
+def test_two_trainings_do_not_share_a_run_folder(markov, tmp_path):
+    run = prepare(config(markov, tmp_path, max_steps=20))
+    run.folder.mkdir()
+    with fit_module._locked(run.folder), pytest.raises(UserError, match="another training"):
+        fit(run)
 
 
 def test_patience_stops_early(markov, tmp_path):
@@ -133,10 +213,37 @@ def test_the_clock_stops_and_is_followed_by_the_rate(markov, tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "constant"])
-def test_optimisers_and_schedules_run(markov, tmp_path, optimizer, schedule):
-    settings = {"optimizer": optimizer, "schedule": schedule, "max_steps": 6, "eval_every": 6}
-    outcome = fit(prepare(config(markov, tmp_path, lr=1e-4, **settings)))
-    assert outcome.summary["steps"] == 6
+def test_optimisers_learn_and_schedules_are_followed(markov, tmp_path, optimizer, schedule):
+    lr = {"adamw": 3e-3, "adam": 3e-3, "sgd": 0.3}[optimizer] / (
+        10 if schedule == "onecycle" else 1
+    )
+    settings = {"optimizer": optimizer, "schedule": schedule, "max_steps": 40, "warmup_ratio": 0.25}
+    fit(prepare(config(markov, tmp_path, lr=lr, **settings)))
+    rows = MetricsFile.read(tmp_path / "model.run")
+    losses = [row["train_bits"] for row in rows if "train_bits" in row]
+    assert losses[-1] < losses[0] - 0.05
+    rates = {row["step"]: row["lr"] / lr for row in rows}
+    for step, rate in rates.items():  # a row is written after the scheduler has moved on
+        assert rate == pytest.approx(rate_factor(schedule, min(1, (step + 1) / 40), 0.25), abs=1e-2)
+
+
+def test_accumulating_is_one_larger_batch(markov, tmp_path):
+    """Three batches of 16 make the same step as one of 48."""
+    weights = []
+    for settings in ({"batch": 48}, {"batch": 16, "gradient_accumulation": 3}):
+        run = prepare(config(markov, tmp_path, max_steps=4, eval_every=4, **settings))
+        fit(run)
+        weights.append([p.detach().clone() for p in run.model.parameters()])
+    for a, b in zip(*weights, strict=True):
+        assert torch.allclose(a, b, atol=2e-5)
+
+
+def test_compiled_training_is_the_same_training(markov, tmp_path):
+    plain = fit(prepare(config(markov, tmp_path, max_steps=6, eval_every=6)))
+    compiled = fit(prepare(config(markov, tmp_path, max_steps=6, eval_every=6, compile=True)))
+    assert compiled.summary["best_validation_bits"] == pytest.approx(
+        plain.summary["best_validation_bits"], abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("amp", [False, True])
@@ -166,11 +273,11 @@ def test_batches_string_epochs_together(markov, tmp_path):
     batches = run.batches
     assert isinstance(batches, TrainingBatches)
     per_epoch = len(batches.loader)
-    seen = [tuple(batch["offset"].tolist()) for batch in batches]
+    seen = [batch["offset"].tolist() for batch in batches]
     assert len(seen) == len(batches) == 3 * per_epoch
-    epochs = [set(sum(seen[i * per_epoch : (i + 1) * per_epoch], ())) for i in range(3)]
-    assert epochs[0] == epochs[1] == epochs[2] or len(epochs[0] & epochs[1]) > 0.9 * len(epochs[0])
-    assert seen[:per_epoch] != seen[per_epoch : 2 * per_epoch]
+    again = prepare(run.config).batches.loader
+    expected = [batch["offset"].tolist() for _ in range(3) for batch in again]
+    assert seen == expected
 
 
 def test_max_samples_limits_the_training_range_only(markov, tmp_path):
@@ -200,10 +307,37 @@ def test_workers_are_capped_and_said(markov, tmp_path):
         ({"device": "cuda:99"}, "CUDA devices"),
         ({"device": "toaster"}, "--device toaster; auto, cpu, cuda or cuda:N fits"),
         ({"split": (0.5, 0.5, 0.5)}, "split fractions"),
+        ({"split": (float("nan"),) * 3}, "split fractions"),
         ({"warmup_ratio": 2.0}, "--warmup_ratio 2.0"),
+        ({"nhead": 0}, "must be at least 1"),
+        ({"nhead_kv": 0}, "must be at least 1"),
+        ({"seed": 10**23}, "--seed"),
+        ({"lr": float("inf")}, "--lr inf"),
+        ({"clip": float("nan")}, "--clip nan"),
+        ({"max_time": float("inf")}, "--max_time inf"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_written(markov, tmp_path, changes, words):
     with pytest.raises(UserError, match=words):
-        prepare(config(markov, tmp_path, **changes))
+        prepare(config(markov, tmp_path / "new" / "folder", **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_stream_is_never_overwritten(markov, tmp_path):
+    copy = tmp_path / "s.u16"
+    copy.write_bytes(Path(markov).read_bytes())
+    (tmp_path / "notes.txt").write_text("mine")
+    inside = tmp_path / "m.run" / "s.u16"
+    inside.parent.mkdir()
+    inside.write_bytes(copy.read_bytes())
+    for u16_path, ckpt, words in (
+        (copy, copy, "exists and is no model of pyseq"),
+        (copy, tmp_path / "notes.txt", "exists and is no model of pyseq"),
+        (copy, tmp_path / "new.run", "would be its own run folder"),
+        (copy, tmp_path, "is a directory"),
+        (inside, tmp_path / "m.pt", "lies in the run folder"),
+    ):
+        with pytest.raises(UserError, match=words):
+            prepare(TrainConfig(u16_path=str(u16_path), ckpt=str(ckpt), **SMALL))
+    assert copy.read_bytes() == inside.read_bytes()
+    assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -39,3 +39,12 @@ def test_progress_is_of_steps_or_of_the_clock():
     assert by_clock(1) == 0.5
     now[0] = 61.0
     assert by_clock(2) == 1.0
+    assert by_clock.elapsed == 61.0
+
+
+def test_a_resumed_clock_goes_on():
+    now = [100.0]
+    progress = Progress(1000, 60.0, clock=lambda: now[0])
+    assert progress.elapsed == 0.0
+    progress.resume(45.0)
+    assert progress(0) == pytest.approx(0.75)

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,18 +52,19 @@ def gather_windows(
         stream (Tensor (S,), uint16 | U16Stream): the symbols.
         offsets (Tensor (N,), int64): first symbol of each window, in [0, S - length]; checked for
             streams on the CPU, but not on a GPU, where that would synchronise.
-        length (int): symbols per window, at least 1.
+        length (int): symbols per window, 1 to S.
         dtype (torch.dtype): uint16, int32, int64 or float32.
         out (Tensor (N, length), dtype, contiguous, on the CPU): written instead of a new tensor.
-        threads (int): at most this many for a U16Stream; None is `torch.get_num_threads()`.
+        threads (int): at most this many for a U16Stream, at least 1; None is
+            `torch.get_num_threads()`.
         backend (str): "auto", "native" (CPU), "triton" (GPU) or "reference".
 
     Returns:
         Tensor (N, length), `dtype`, on the stream's device; `out` if it was given.
 
     Raises:
-        TypeError: `stream`, `offsets` or `dtype` is of the wrong kind.
-        ValueError: a shape does not fit, or `length` is not positive.
+        TypeError: an argument is of the wrong kind or dtype.
+        ValueError: a shape, `length` or `threads` does not fit.
         IndexError: a window leaves a stream that lies on the CPU.
         BackendUnavailable: a backend asked for by name cannot serve the call.
 
@@ -74,7 +76,7 @@ def gather_windows(
         tensor([[    9, 65535],
                 [    7,     8]])
     """
-    _check(stream, offsets, length, dtype, out)
+    _check(stream, offsets, length, dtype, out, threads)
     if isinstance(stream, Tensor):
         if stream.device.type == "cpu" and not torch.compiler.is_compiling():
             _check_range(offsets, length, len(stream))
@@ -101,8 +103,10 @@ def _gather_from_stream(stream, offsets, length, dtype, out, threads, backend) -
     return windows
 
 
-def _check(stream, offsets, length, dtype, out) -> None:
+def _check(stream, offsets, length, dtype, out, threads) -> None:
     op = "gather_windows"
+    if not isinstance(offsets, Tensor):
+        raise TypeError(f"{op}: offsets are a {type(offsets).__name__}; an int64 tensor fits")
     if isinstance(stream, Tensor):
         if stream.dtype != torch.uint16:
             raise TypeError(f"{op}: stream is {stream.dtype}; uint16 fits")
@@ -116,8 +120,16 @@ def _check(stream, offsets, length, dtype, out) -> None:
         raise TypeError(f"{op}: offsets are {offsets.dtype}; int64 fits")
     if offsets.dim() != 1:
         raise ValueError(f"{op}: offsets have shape {tuple(offsets.shape)}; (N,) fits")
-    if length < 1:
-        raise ValueError(f"{op}: length is {length}; at least 1 fits")
+    if not isinstance(length, int | np.integer | torch.SymInt):
+        raise TypeError(f"{op}: length is a {type(length).__name__}; an int fits")
+    if not 1 <= length <= len(stream):
+        raise ValueError(
+            f"{op}: length is {length}; 1 to {len(stream)} fits; stream ({len(stream)},)"
+        )
+    if threads is not None and not isinstance(threads, int | np.integer):
+        raise TypeError(f"{op}: threads is a {type(threads).__name__}; an int or None fits")
+    if threads is not None and threads < 1:
+        raise ValueError(f"{op}: threads is {threads}; at least 1 fits")
     if dtype not in DTYPES:
         raise TypeError(f"{op}: dtype is {dtype}; uint16, int32, int64 or float32 fits")
     if out is None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pyseq.kernels.gather_windows.limits import refuse as refuse_kernel
 from pyseq.ops import backends
 from pyseq.ops.gather_windows import reference
 
@@ -14,7 +15,7 @@ _library.define(
 
 
 def _gather(stream: Tensor, offsets: Tensor, length: int, dtype: torch.dtype, backend: str):
-    match backends.choose("gather_windows", backend, _refusals(stream)):
+    match backends.choose("gather_windows", backend, _refusals(stream, length)):
         case "native":
             windows = torch.empty(offsets.numel(), length, dtype=dtype)
             source = backends.core().source_in_memory([stream.contiguous().numpy()])
@@ -29,16 +30,14 @@ def _gather(stream: Tensor, offsets: Tensor, length: int, dtype: torch.dtype, ba
 
 def gather_native(source, offsets: Tensor, out: Tensor, threads: int | None = None) -> None:
     """Fill `out` from a `_core.SymbolSource`; the GIL is free meanwhile."""
-    threads = threads or torch.get_num_threads()
+    threads = torch.get_num_threads() if threads is None else threads
     backends.core().gather_windows(source, offsets.contiguous().numpy(), out.numpy(), threads)
 
 
-def _refusals(stream: Tensor) -> dict[str, backends.Refusal]:
-    on_cpu, on_gpu = stream.device.type == "cpu", stream.device.type == "cuda"
+def _refusals(stream: Tensor, length: int) -> dict[str, backends.Refusal]:
+    on_cpu = stream.device.type == "cpu"
     return {
-        "triton": lambda: (
-            backends.refuse_triton() if on_gpu else f"the stream is on {stream.device}, not on cuda"
-        ),
+        "triton": lambda: refuse_kernel(stream, length) or backends.refuse_triton(),
         "native": lambda: (
             backends.refuse_native() if on_cpu else f"the stream is on {stream.device}, not on cpu"
         ),
