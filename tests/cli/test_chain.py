@@ -175,8 +175,8 @@ def test_rolls_are_at_chance_with_the_ceiling(tmp_path, capsys):
     assert code == 0
     flat = " ".join(out.split())
     assert "classes: 1024 bins of equal width over 10001" in flat
-    assert "at most 0.100 % on independent symbols" in flat
-    assert "at most 0.500 % on independent symbols" in flat
+    assert "at most 0.100 % on average on independent symbols" in flat
+    assert "at most 0.500 % on average on independent symbols" in flat
     assert "9.99862 bits (6.93052 nats)" in flat
     assert "verdict: at chance" in flat
     code, out, _ = run(
@@ -184,7 +184,7 @@ def test_rolls_are_at_chance_with_the_ceiling(tmp_path, capsys):
     )  # fmt: skip
     flat = " ".join(out.split())
     assert "verdict: at chance" in flat
-    assert "at most 0.100 % on independent symbols" in flat
+    assert "at most 0.100 % on average on independent symbols" in flat
     summary = json.loads((tmp_path / "m.run" / "summary.json").read_text())
     assert summary["test"]["verdict"] == "at chance"
     assert summary["test"]["ceiling"]["top1"] == 10 / 10_001
