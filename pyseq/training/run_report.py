@@ -56,7 +56,8 @@ def evaluation_metrics(evaluation: Evaluation) -> list[tuple[str, str]]:
     rows = [
         (
             f"top-{k} accuracy",
-            f"{format_percent(share)}; at most {format_percent(most[k])} on average on independent symbols",
+            f"{format_percent(share)}; at most {format_percent(most[k])} on average on independent"
+            " symbols",
         )
         for k, share in evaluation.accuracy.items()
     ]
