@@ -82,8 +82,7 @@ def ranges(choice: str, stream: "U16Stream", card: "ModelCard") -> tuple[Range, 
     Ranges are half-open. Symbols that the model was trained on are recognised by the fingerprint of
     its training range, wherever the files were cut or grew since.
     """
-    splits = card.data["splits"]
-    first, last = card.data["trained"]
+    first, last = card.data.get("trained", (0, len(stream) + 1))
     if len(stream) < last or stream.range_fingerprint(first, last) != card.data["trained_print"]:
         if choice == "test":
             raise UserError(
@@ -93,7 +92,7 @@ def ranges(choice: str, stream: "U16Stream", card: "ModelCard") -> tuple[Range, 
         return *_tenth(stream), True
     same = stream.fingerprint == card.data["fingerprint"]
     if choice == "test" or (choice == "auto" and same):
-        start, stop = splits["test"]
+        start, stop = card.data["splits"]["test"]
         if stop > len(stream):
             raise UserError("the stream is shorter than the one the model was trained on")
         return (first, last), (start, stop), True

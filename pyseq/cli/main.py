@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has enough
         return 0
-    except SystemExit as end:  # tyro, after showing help or what is wrong with the flags
+    except SystemExit as end:  # tyro, after showing help
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:

@@ -99,6 +99,8 @@ def _umask() -> int:
 
 def is_model_file(path: Path) -> bool:
     """Whether pyseq wrote the file at `path`."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        return False
     try:
         with safe_open(path, "pt") as file:
             return "pyseq" in (file.metadata() or {})

@@ -121,13 +121,15 @@ def prepare(config: TrainConfig) -> Run:
     window = config.seq_len + 1
     splits = split_stream(len(described.stream), window, config.split)
     counts = described.counts(*splits.train)
+    key_heads = config.nhead if config.nhead_kv is None else config.nhead_kv
+    stride = config.seq_len if config.stride is None else config.stride
     config = dataclasses.replace(
         config,
         kind=described.kind,
         alphabet=described.alphabet,
         bins="none" if binning.edges is None else binning.classes,
-        nhead_kv=config.nhead if config.nhead_kv is None else config.nhead_kv,
-        stride=config.stride or config.seq_len,
+        nhead_kv=key_heads,
+        stride=stride,
         device=str(device),
         threads=torch.get_num_threads(),
     )
@@ -138,13 +140,13 @@ def prepare(config: TrainConfig) -> Run:
         d_model=config.d_model,
         nlayers=config.nlayers,
         nhead=config.nhead,
-        nhead_kv=config.nhead if config.nhead_kv is None else config.nhead_kv,
+        nhead_kv=key_heads,
         dim_ff=config.dim_ff,
         dropout=config.dropout,
     )
     model = Baseline(model_config)
     threads, about_workers = threads_to_use(config.workers)
-    batches, steps = _training_batches(config, described, splits, threads)
+    batches, steps = _training_batches(config, described, splits, stride, threads)
     trained = (batches.loader.start, batches.loader.stop)
     card = ModelCard(
         model=config.model,
@@ -202,7 +204,11 @@ def _check_target(path: Path, described: DescribedStream) -> None:
 
 
 def _training_batches(
-    config: TrainConfig, described: DescribedStream, splits: Splits, threads: int | None
+    config: TrainConfig,
+    described: DescribedStream,
+    splits: Splits,
+    stride: int,
+    threads: int | None,
 ) -> tuple[TrainingBatches, int]:
     start, stop = splits.train
     if config.max_samples is not None:
@@ -210,7 +216,6 @@ def _training_batches(
     window = config.seq_len + 1
     if stop - start < window:
         raise UserError(f"--max_samples {config.max_samples} is less than one window of {window}")
-    stride = config.stride or config.seq_len
     windows = (stop - start - window) // stride + 1
     if windows < config.batch:
         raise UserError(
@@ -279,10 +284,13 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep a second training out of the run folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another training is writing to {folder}; another --ckpt fits"
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise UserError(f"another training is writing to {folder}; another --ckpt fits") from error
     finally:
         os.close(handle)
 
@@ -361,7 +369,7 @@ def _trainer(run: Run, rows: callbacks.MetricsRows, resumed_step: int) -> lightn
     )
 
 
-# What may differ between a run and its continuation: nothing that the parameters depend on.
+# What may differ between a run and its continuation: where it runs, what it tells, its patience.
 _MAY_CHANGE = {
     "u16_path", "ckpt", "io", "device", "threads", "workers", "save_every", "log_every", "patience",
     "resume", "ignore_fingerprint",

@@ -58,7 +58,8 @@ class SequenceTraining(lightning.LightningModule):
         self.validation_bits.update(loss * BITS, weight=len(batch["window"]))
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val_bits", self.validation_bits.compute())
+        # MetricsRows tells the logger; this is for early stopping.
+        self.log("val_bits", self.validation_bits.compute(), logger=False)
         self.validation_bits.reset()
 
     def configure_gradient_clipping(

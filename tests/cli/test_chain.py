@@ -1,5 +1,6 @@
 """The command lines of the specification, as written but small, and what they must say."""
 
+import errno
 import json
 import math
 import os
@@ -375,13 +376,21 @@ def test_doctor(capsys):
     assert run(capsys, "doctor", "--help")[0] == 0
 
 
-def test_our_own_faults_exit_with_1(capsys, monkeypatch):
+def test_exit_codes_of_faults_full_disks_and_interrupts(capsys, monkeypatch):
     import pyseq.cli.doctor
 
     monkeypatch.setattr(pyseq.cli.doctor, "main", lambda arguments: 1 / 0)
     code, _, err = run(capsys, "doctor")
     assert code == 1
     assert "this is a fault of pyseq" in err
+
+    def full_disk(arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.csv")
+
+    monkeypatch.setattr(pyseq.cli.doctor, "main", full_disk)
+    code, _, err = run(capsys, "doctor")
+    assert code == 2
+    assert err == "pyseq doctor: metrics.csv: No space left on device\n"
 
     def interrupted(arguments):
         raise KeyboardInterrupt

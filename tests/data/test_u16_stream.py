@@ -215,15 +215,6 @@ def test_truncation_is_an_error_not_a_signal(tmp_path, io, left):
                 gather_windows(stream, torch.tensor([first, 5]), 1000)
 
 
-@pytest.fixture
-def four_threads():
-    """As many as a batch of 4 * 2^16 symbols keeps busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("four_threads")
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 def test_truncation_is_an_error_in_any_number_of_workers(tmp_path, io):

@@ -66,15 +66,6 @@ def test_native_equals_reference_everywhere(data, symbols):
     assert torch.equal(gather_windows(stream, offsets, length, backend="native"), expected)
 
 
-@pytest.fixture
-def four_threads():
-    """As many as a batch of 4 * 2^16 symbols keeps busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("four_threads")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_threads_write_every_window(source, dtype):

@@ -1,6 +1,8 @@
 """Whole trainings at small sizes: the run folder, exact resume, early stopping, the clock."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -280,6 +282,34 @@ def test_batches_string_epochs_together(markov, tmp_path):
     assert seen == expected
 
 
+@pytest.mark.parametrize("ending", [{"max_steps": 40}, {"max_time": 0.02, "epochs": 1000}])
+def test_the_progress_bar_shows_bits_and_the_ceiling(markov, tmp_path, monkeypatch, capsys, ending):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    run = prepare(config(markov, tmp_path, **ending))
+    fit(run)
+    shown = capsys.readouterr().out
+    last = [part for part in shown.replace("\n", "\r").split("\r") if "bits=" in part][-1]
+    assert f"ceiling={run.ceiling.bits:.3f}" in last
+    assert "symbols/s=" in last
+    assert "MiB=" in last
+    assert "val=" in shown
+    total = int(last.split("/")[1].split()[0])
+    assert total == 40 if "max_steps" in ending else total < len(run.batches) / 10
+
+
+def test_tensorboard_holds_the_same_numbers(markov, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(prepare(config(markov, tmp_path, max_steps=20)))
+    fit(prepare(config(markov, tmp_path, max_steps=20)))  # a fresh run starts its events anew
+    events = EventAccumulator(str(tmp_path / "model.run" / "tensorboard"))
+    events.Reload()
+    rows = MetricsFile.read(tmp_path / "model.run")
+    for name in ("train_bits", "val_bits", "lr"):
+        logged = {(e.step, round(e.value, 4)) for e in events.Scalars(name)}
+        assert logged == {(r["step"], round(r[name], 4)) for r in rows if r.get(name) is not None}
+
+
 def test_max_samples_limits_the_training_range_only(markov, tmp_path):
     run = prepare(config(markov, tmp_path, max_samples=2000))
     assert run.batches.loader.stop == 2000
@@ -327,12 +357,14 @@ def test_the_stream_is_never_overwritten(markov, tmp_path):
     copy = tmp_path / "s.u16"
     copy.write_bytes(Path(markov).read_bytes())
     (tmp_path / "notes.txt").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
     inside = tmp_path / "m.run" / "s.u16"
     inside.parent.mkdir()
     inside.write_bytes(copy.read_bytes())
     for u16_path, ckpt, words in (
         (copy, copy, "exists and is no model of pyseq"),
         (copy, tmp_path / "notes.txt", "exists and is no model of pyseq"),
+        (copy, tmp_path / "pipe", "exists and is no model of pyseq"),
         (copy, tmp_path / "new.run", "would be its own run folder"),
         (copy, tmp_path, "is a directory"),
         (inside, tmp_path / "m.pt", "lies in the run folder"),
