@@ -21,7 +21,7 @@ from pyseq.models import Baseline, BaselineConfig
 from pyseq.nn import CosineAttention, RotaryEmbedding
 from pyseq.ops.backends import BACKENDS
 from pyseq.ops.cosine_attention import cosine_attention
-from pyseq.ops.cosine_attention.reference import rotate
+from pyseq.ops.prepare_keys.reference import rotate
 
 CHECKED_STEPS = 3
 LEARNING_RATE = 1e-3

@@ -103,6 +103,16 @@ def _error(x: Tensor, truth: Tensor) -> float:
     return float((x.double() - truth).abs().nan_to_num(nan=float("inf")).max())
 
 
+def sees(t: int, s: int, T: int, S: int, causal: bool, window: int | None, prefix: int) -> bool:
+    """Whether query t of T sees key s of S: the oracle of every attention."""
+    if s < prefix:
+        return True
+    ahead = t + S - T - s
+    if causal:
+        return ahead >= 0 and (window is None or ahead < window)
+    return window is None or -window < ahead < window
+
+
 @contextlib.contextmanager
 def nan_filled_memory() -> Iterator[None]:
     """Fill every tensor that PyTorch leaves uninitialised with NaN, so that a read of it shows."""

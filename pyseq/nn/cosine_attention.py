@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pyseq.nn.rotary_embedding import RotaryEmbedding
+from pyseq.ops.checks import NORMS
 from pyseq.ops.cosine_attention import cosine_attention
-from pyseq.ops.cosine_attention.api import NORMS
 
 
 class CosineAttention(nn.Module):

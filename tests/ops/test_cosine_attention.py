@@ -15,6 +15,7 @@ from tests.correctness import (
     check_correct,
     nan_filled_memory,
     pairwise,
+    sees,
     undocumented_parameters,
 )
 
@@ -38,15 +39,6 @@ def angles(positions, D):
 
 
 # The oracle: one query at a time, one formula per line, nothing shared with pyseq.
-
-
-def sees(t, s, T, S, causal, window, prefix):
-    if s < prefix:
-        return True
-    ahead = t + S - T - s
-    if causal:
-        return ahead >= 0 and (window is None or ahead < window)
-    return window is None or -window < ahead < window
 
 
 def ready(x, norm, eps, weight, rope, position):
@@ -546,22 +538,8 @@ def test_compiles_whole(backend):
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_visibility():
-    visible = reference.visibility(3, 5, causal=True, window=2, prefix=1)
-    assert visible.int().tolist() == [[1, 1, 1, 0, 0], [1, 0, 1, 1, 0], [1, 0, 0, 1, 1]]
-    for T, S, causal, window, prefix in itertools.product(
-        range(4), range(4), [False, True], [None, 1, 2], [0, 1]
-    ):
-        visible = reference.visibility(T, S, causal=causal, window=window, prefix=prefix)
-        expected = [[sees(t, s, T, S, causal, window, prefix) for s in range(S)] for t in range(T)]
-        assert visible.tolist() == expected
-        first = next((t for t in range(T) if any(expected[t])), T)
-        assert reference.first_seeing_row(T, S, causal, window, prefix) == first
-
-
 def test_docstring_names_every_parameter():
     assert undocumented_parameters(cosine_attention) == []
-    assert undocumented_parameters(reference.visibility) == []
 
 
 def q(*shape, dtype=torch.float32):

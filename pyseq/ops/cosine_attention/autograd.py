@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from pyseq.ops import backends
+from pyseq.ops import backends, registration
+from pyseq.ops.attention import accumulation_dtype
 from pyseq.ops.cosine_attention import parts
-from pyseq.ops.cosine_attention.reference import Options, accumulation_dtype
+from pyseq.ops.cosine_attention.reference import Options
 
 OP = "cosine_attention"
 TENSORS = 8  # query, key, value, scale, query_weight, key_weight, cos, sin
@@ -18,14 +19,12 @@ _tensors = (
 _options = (
     "str? norm, float eps, bool causal, int? window, int prefix, float? scale_bound, str backend"
 )
-_library = torch.library.Library("pyseq", "FRAGMENT")
 # lse (B, H, T) is the natural log-sum-exp of the logits, in the accumulation dtype and -inf where a
 # query sees no key: a fused backward restores the attention weights from it.
-_library.define(f"{OP}({_tensors}, {_options}) -> (Tensor out, Tensor lse)")
+_forward_signature = f"({_tensors}, {_options}) -> (Tensor out, Tensor lse)"
 # Returns the gradients that `needs` asks for, in the order of the first six tensors.
-_library.define(
-    f"{OP}_backward(Tensor grad, {_tensors}, Tensor out, Tensor lse, {_options}, bool[] needs)"
-    " -> Tensor[]"
+_backward_signature = (
+    f"(Tensor grad, {_tensors}, Tensor out, Tensor lse, {_options}, bool[] needs) -> Tensor[]"
 )
 
 
@@ -44,18 +43,12 @@ def _backward(grad, *arguments):
     )
 
 
-_library.impl(OP, _forward, "CompositeExplicitAutograd")
-_library.impl(f"{OP}_backward", _backward, "CompositeExplicitAutograd")
-
-
-@torch.library.register_fake(f"pyseq::{OP}", lib=_library)
-def _(query, *_arguments):
+def _fake_forward(query, *_arguments):
     lse = query.new_empty(query.shape[:3], dtype=accumulation_dtype(query))
     return torch.empty_like(query), lse
 
 
-@torch.library.register_fake(f"pyseq::{OP}_backward", lib=_library)
-def _(grad, *arguments):
+def _fake_backward(_grad, *arguments):
     inputs, needs = arguments[:TRAINABLE], arguments[-1]
     return [torch.empty_like(x) for x, need in zip(inputs, needs, strict=True) if need]
 
@@ -67,8 +60,6 @@ def _keep_for_backward(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grad: Tensor, _grad_lse: Tensor | None):
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError(f"{OP}: no second derivative; a backward without create_graph fits")
     needs = ctx.needs_input_grad[:TRAINABLE]
     found = iter(
         torch.ops.pyseq.cosine_attention_backward(grad, *ctx.saved_tensors, *ctx.options, needs)
@@ -77,6 +68,6 @@ def _differentiate(ctx, grad: Tensor, _grad_lse: Tensor | None):
     return (*(next(found) if need else None for need in needs), *[None] * constants)
 
 
-torch.library.register_autograd(
-    f"pyseq::{OP}", _differentiate, setup_context=_keep_for_backward, lib=_library
-)
+registration.define(OP, _forward_signature, _forward, _fake_forward)
+registration.define(f"{OP}_backward", _backward_signature, _backward, _fake_backward)
+registration.differentiate(OP, _keep_for_backward, _differentiate)

@@ -10,8 +10,16 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pyseq.ops.attention import accumulation_dtype, masked_logits, quarantine, reached, to_heads
 from pyseq.ops.cosine_attention import reference
 from pyseq.ops.cosine_attention.reference import Options
+from pyseq.ops.prepare_keys.reference import (
+    gain,
+    gain_and_rotate,
+    normalise,
+    through_norm,
+    unrotate,
+)
 
 # Bytes of attention weights per part. Small enough for a CPU's last cache, and for an allocator to
 # hand the same pages out again; a buffer for the whole batch is mapped afresh at every step.
@@ -36,7 +44,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """`reference.attend` without a graph, out in the query's memory order."""
     out = torch.empty_like(query)
-    lse = query.new_empty(query.shape[:3], dtype=reference.accumulation_dtype(query))
+    lse = query.new_empty(query.shape[:3], dtype=accumulation_dtype(query))
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
         for heads, groups in _places(query, key, options):
             out[heads], lse[heads] = reference.attend(
@@ -72,7 +80,7 @@ def backward(
     A row of `grad` with a NaN or an infinity makes NaN of the gradients of what its output depends
     on, and of nothing else.
     """
-    exact = reference.accumulation_dtype(query)
+    exact = accumulation_dtype(query)
     inputs = (query, key, value, scale, query_weight, key_weight)
     wanted = {i: x for i, x in enumerate(inputs) if needs[i] and x is not None}
     # The parameters' gradients are sums over the parts: rounded once, at the end.
@@ -108,7 +116,7 @@ def _places(query: Tensor, key: Tensor, options: Options) -> Iterator[tuple[Plac
     # A block of rows then needs no later key. On a GPU every part costs launches: one part there.
     skips = on_cpu and options.causal and options.prefix == 0
     rows = min(T, PART_ROWS) if skips else T
-    per_group = max(1, H // G * rows * S * reference.accumulation_dtype(query).itemsize)
+    per_group = max(1, H // G * rows * S * accumulation_dtype(query).itemsize)
     budget = PART_BYTES if on_cpu else B * G * per_group
     groups = min(G, max(1, budget // per_group))
     batch = max(1, budget // (per_group * G))
@@ -138,7 +146,7 @@ def _gradients(
 ) -> dict[int, Tensor]:
     """The gradient of input i for every i that `needs` it; none where no query sees a key."""
     (B, H, T, D), (G, S) = query.shape, key.shape[1:3]
-    dtype = reference.accumulation_dtype(query)
+    dtype = accumulation_dtype(query)
     hidden = options.first_seeing_row(T, S)
     rows = T - hidden
     found: dict[int, Tensor] = {}
@@ -146,18 +154,18 @@ def _gradients(
         return found
 
     # As in the specification, which says why rows are put in quarantine.
-    query_unit, query_factor = reference.normalise(query[:, :, hidden:].to(dtype), options)
-    key_unit, key_factor = reference.normalise(key.to(dtype), options)
-    q = reference.gain_and_rotate(query_unit, query_weight, cos, sin, S - rows)
-    q, bad_query = reference.quarantine(q * reference.per_head(scale, dtype))
-    k, bad_key = reference.quarantine(reference.gain_and_rotate(key_unit, key_weight, cos, sin, 0))
-    v, bad_value = reference.quarantine(value.to(dtype))
-    d_out, bad_grad = reference.quarantine(grad[:, :, hidden:].to(dtype))
+    query_unit, query_factor = normalise(query[:, :, hidden:].to(dtype), options.norm, options.eps)
+    key_unit, key_factor = normalise(key.to(dtype), options.norm, options.eps)
+    q = gain_and_rotate(query_unit, query_weight, cos, sin, S - rows)
+    q, bad_query = quarantine(q * reference.per_head(scale, dtype))
+    k, bad_key = quarantine(gain_and_rotate(key_unit, key_weight, cos, sin, 0))
+    v, bad_value = quarantine(value.to(dtype))
+    d_out, bad_grad = quarantine(grad[:, :, hidden:].to(dtype))
     visible = options.visibility(T, S, q.device)[hidden:]
-    bad_out = bad_query | reference.to_heads(reference.reached(bad_key | bad_value, visible), H)
+    bad_out = bad_query | to_heads(reached(bad_key | bad_value, visible), H)
     d_out = d_out.masked_fill(bad_out[..., None], 0)  # that row is NaN whatever goes in
 
-    logits = reference.masked_logits(q, k, visible)
+    logits = masked_logits(q, k, visible)
     weights = torch.softmax(logits, -1, out=logits)
     stacked = (B, G, H // G * rows, D)
     d_out = d_out.reshape(stacked)
@@ -166,47 +174,24 @@ def _gradients(
     d_weights = d_out @ v.mT
     d_logits = d_weights.sub_((weights * d_weights).sum(-1, keepdim=True)).mul_(weights)
     if needs[0] or needs[3] or needs[4]:
-        d_q = _unrotate((d_logits @ k).view(B, H, rows, D), cos, sin, S - rows)
+        d_q = unrotate((d_logits @ k).view(B, H, rows, D), cos, sin, S - rows)
         unit = query_unit.masked_fill(bad_query[..., None], 0)
-        along = (_gain(d_q, query_weight) * unit).sum((0, 2, 3))
+        along = (gain(d_q, query_weight) * unit).sum((0, 2, 3))
         found[3] = along if scale.dim() else along.sum()
         d_q = d_q * reference.per_head(scale, dtype)
         found[4] = (d_q * unit).sum((0, 1, 2))
-        d_query = _through_norm(_gain(d_q, query_weight), unit, query_factor, options)
+        d_query = through_norm(
+            gain(d_q, query_weight), unit, query_factor, options.norm, options.eps
+        )
         found[0] = torch.nn.functional.pad(d_query, (0, 0, hidden, 0))
     if needs[1] or needs[5]:
-        d_k = _unrotate(d_logits.mT @ q.reshape(stacked), cos, sin, 0)
+        d_k = unrotate(d_logits.mT @ q.reshape(stacked), cos, sin, 0)
         unit = key_unit.masked_fill(bad_key[..., None], 0)
         found[5] = (d_k * unit).sum((0, 1, 2))
-        found[1] = _through_norm(_gain(d_k, key_weight), unit, key_factor, options)
+        found[1] = through_norm(gain(d_k, key_weight), unit, key_factor, options.norm, options.eps)
 
     bad = _where_bad(bad_grad, visible, G, hidden, scale.dim())
     return {i: x.masked_fill(bad[i], math.nan) for i, x in found.items() if needs[i]}
-
-
-def _unrotate(d: Tensor, cos: Tensor | None, sin: Tensor | None, position: int) -> Tensor:
-    """The gradient before `gain_and_rotate` turned its rows."""
-    if cos is None or sin is None:
-        return d
-    end = position + d.shape[2]
-    return reference.rotate(d, cos[position:end], -sin[position:end])
-
-
-def _gain(d: Tensor, weight: Tensor | None) -> Tensor:
-    return d if weight is None else d * weight.to(d.dtype)
-
-
-def _through_norm(d: Tensor, unit: Tensor, factor: Tensor, options: Options) -> Tensor:
-    """The gradient of x, where unit = x * factor (for "layer", of x less its mean)."""
-    if options.norm is None:
-        return d
-    along = (d * unit).sum(-1, keepdim=True)
-    if options.norm == "l2":
-        along = along.masked_fill(factor * options.eps >= 1, 0)  # there the factor is constant
-    else:
-        along = along / unit.shape[-1]
-    d = (d - unit * along) * factor
-    return d - d.mean(-1, keepdim=True) if options.norm == "layer" else d
 
 
 def _where_bad(
@@ -214,6 +199,6 @@ def _where_bad(
 ) -> tuple[Tensor, ...]:
     """Where the bad rows of the output's gradient (B, H, rows) reach each input's gradient."""
     of_query = torch.nn.functional.pad(bad_grad, (hidden, 0))[..., None]
-    of_key = reference.reached(bad_grad.unflatten(1, (G, -1)).any(2), visible.mT)[..., None]
+    of_key = reached(bad_grad.unflatten(1, (G, -1)).any(2), visible.mT)[..., None]
     of_scale = bad_grad.any(2).any(0) if scale_dims else bad_grad.any()
     return of_query, of_key, of_key, of_scale, bad_grad.any(), bad_grad.any()

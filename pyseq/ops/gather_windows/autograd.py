@@ -4,14 +4,10 @@ import torch
 from torch import Tensor
 
 from pyseq.kernels.gather_windows.limits import refuse as refuse_kernel
-from pyseq.ops import backends
+from pyseq.ops import backends, registration
 from pyseq.ops.gather_windows import reference
 
-_library = torch.library.Library("pyseq", "FRAGMENT")
-_library.define(
-    "gather_windows(Tensor stream, Tensor offsets, int length, ScalarType dtype, str backend)"
-    " -> Tensor"
-)
+_SIGNATURE = "(Tensor stream, Tensor offsets, int length, ScalarType dtype, str backend) -> Tensor"
 
 
 def _gather(stream: Tensor, offsets: Tensor, length: int, dtype: torch.dtype, backend: str):
@@ -44,9 +40,8 @@ def _refusals(stream: Tensor, length: int) -> dict[str, backends.Refusal]:
     }
 
 
-_library.impl("gather_windows", _gather, "CompositeExplicitAutograd")
-
-
-@torch.library.register_fake("pyseq::gather_windows", lib=_library)
-def _(stream, offsets, length, dtype, backend):
+def _fake(stream, offsets, length, dtype, backend):
     return torch.empty(offsets.shape[0], length, dtype=dtype, device=stream.device)
+
+
+registration.define("gather_windows", _SIGNATURE, _gather, _fake)

@@ -1,0 +1,1 @@
+"""Keys normalised and rotated once, for a cache."""
