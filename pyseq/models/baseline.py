@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from pyseq.errors import UserError
 from pyseq.models.sequence_model import SequenceModel
 from pyseq.nn import CosineAttention, RotaryEmbedding, SwiGLU
+from pyseq.ops.scale_cross_entropy import scale_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,9 @@ class Baseline(SequenceModel):
 
     def loss(self, window: Tensor) -> Tensor:
         """Mean negative log-likelihood in nats, (), of window (B, T + 1) int64 given its past."""
-        hidden = self.hidden(window[:, :-1]).flatten(0, 1)
-        return chunked_cross_entropy(hidden, self.head.weight, window[:, 1:].flatten())
+        hidden = self.hidden(window[:, :-1])
+        loss, _ = scale_cross_entropy(hidden, self.head.weight, window[:, 1:])
+        return loss
 
     def flops_per_symbol(self, seq_len: int) -> int:
         """Two per multiply-add, three passes (forward, and twice that backward).
@@ -135,27 +136,3 @@ class Baseline(SequenceModel):
         # Scores and their product with the values, over half a window on average.
         attention = 2 * self.config.nlayers * self.config.d_model * seq_len // 2
         return 6 * (matrices + attention)
-
-
-MAX_LOGITS = 1 << 24  # elements of logits alive at a time: 64 MiB in float32
-
-
-def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of hidden @ weight.T against targets, few logits at a time.
-
-    hidden (N, C), weight (V, C), targets (N,) int64. Above `MAX_LOGITS` the logits of each chunk
-    are made again in the backward pass, so large alphabets fit in memory.
-    """
-
-    def summed(rows: Tensor, wanted: Tensor) -> Tensor:
-        logits = nn.functional.linear(rows, weight)
-        return nn.functional.cross_entropy(logits.float(), wanted, reduction="sum")
-
-    rows = max(1, MAX_LOGITS // weight.shape[0])
-    if len(hidden) <= rows:
-        return summed(hidden, targets) / len(hidden)
-    parts = [
-        torch.utils.checkpoint.checkpoint(summed, part, wanted, use_reentrant=False)
-        for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.stack(parts).sum() / len(hidden)

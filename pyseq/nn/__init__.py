@@ -1,7 +1,29 @@
 """Modules over the ops."""
 
+from pyseq.nn.adaptive_attention import AdaptiveAttention
 from pyseq.nn.cosine_attention import CosineAttention
+from pyseq.nn.exponential_smoothing_attention import ExponentialSmoothingAttention
+from pyseq.nn.fourier_attention import FourierAttention
+from pyseq.nn.hard_attention import HardAttention
+from pyseq.nn.key_value_cache import KeyValueCache
+from pyseq.nn.memory_tokens import MemoryTokens
+from pyseq.nn.patch_embedding import PatchEmbedding
 from pyseq.nn.rotary_embedding import RotaryEmbedding
+from pyseq.nn.scale_aware_head import ScaleAwareHead
+from pyseq.nn.scale_aware_loss import ScaleAwareLoss
 from pyseq.nn.swiglu import SwiGLU
 
-__all__ = ["CosineAttention", "RotaryEmbedding", "SwiGLU"]
+__all__ = [
+    "AdaptiveAttention",
+    "CosineAttention",
+    "ExponentialSmoothingAttention",
+    "FourierAttention",
+    "HardAttention",
+    "KeyValueCache",
+    "MemoryTokens",
+    "PatchEmbedding",
+    "RotaryEmbedding",
+    "ScaleAwareHead",
+    "ScaleAwareLoss",
+    "SwiGLU",
+]

@@ -5,12 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyseq.nn.key_value_cache import KeyValueCache
 from pyseq.nn.rotary_embedding import RotaryEmbedding
+from pyseq.nn.self_attention import SelfAttention
 from pyseq.ops.checks import NORMS
 from pyseq.ops.cosine_attention import cosine_attention
+from pyseq.ops.cosine_decode import cosine_decode
+from pyseq.ops.prepare_keys import prepare_keys
 
 
-class CosineAttention(nn.Module):
+class CosineAttention(SelfAttention):
     """Project to heads, attend with `pyseq.ops.cosine_attention`, project back; no biases.
 
     The scale of head h is scale_max * sigmoid(temperature_h + a constant), so that it cannot leave
@@ -28,7 +32,8 @@ class CosineAttention(nn.Module):
         rope (RotaryEmbedding | None): rotates queries and keys; its head_dim is width / heads.
         causal (bool): a position sees none after it.
         window (int | None): a position sees only those fewer than `window` away.
-        prefix (int): the first `prefix` positions are seen by all.
+        prefix (int): the first `prefix` positions are seen by all, each other included: a place for
+            memory tokens, not for symbols that are to be predicted.
         dropout (float): share of the output's features that training sets to 0.
         backend (str): "auto", "reference", "native" or "triton".
 
@@ -61,17 +66,9 @@ class CosineAttention(nn.Module):
         dropout: float = 0.0,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        if heads < 1 or width < 1 or width % heads:
-            raise ValueError(
-                f"CosineAttention: {heads} heads cannot share a width of {width};"
-                " width must be a multiple of heads"
-            )
-        if key_heads < 1 or heads % key_heads:
-            raise ValueError(
-                f"CosineAttention: {heads} heads cannot share {key_heads} key heads;"
-                " heads must be a multiple of key_heads"
-            )
+        super().__init__(
+            width, heads, key_heads, rope=rope, causal=causal, dropout=dropout, backend=backend
+        )
         if norm not in NORMS:
             raise ValueError(f"CosineAttention: norm is {norm!r}; one of {NORMS} fits")
         if window is not None and window < 1:
@@ -83,18 +80,8 @@ class CosineAttention(nn.Module):
                 f"CosineAttention: scale_init is {scale_init}, scale_max {scale_max};"
                 " 0 < scale_init < scale_max fits"
             )
-        if rope is not None and rope.head_dim != width // heads:
-            raise ValueError(
-                f"CosineAttention: rope turns heads of width {rope.head_dim};"
-                f" width / heads, {width // heads}, fits"
-            )
-        self.heads, self.key_heads, self.head_dim = heads, key_heads, width // heads
-        self.norm, self.causal, self.window, self.prefix = norm, causal, window, prefix
-        self.scale_max, self.backend = scale_max, backend
-        self.rope = rope
-        self.query_key_value = nn.Linear(width, (heads + 2 * key_heads) * self.head_dim, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.norm, self.window, self.prefix = norm, window, prefix
+        self.scale_max = scale_max
         self.temperature = nn.Parameter(torch.zeros(heads))
         self._start = math.log(scale_init / (scale_max - scale_init))
 
@@ -106,34 +93,45 @@ class CosineAttention(nn.Module):
         """
         return self.scale_max * torch.sigmoid(self.temperature.float() + self._start)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend from every position of a sequence.
-
-        Args:
-            x (Tensor (B, T, width), floating): the sequences.
-
-        Returns:
-            Tensor (B, T, width), dtype of x.
-        """
-        B, T, width = x.shape
-        by_head = (
-            self.query_key_value(x)
-            .view(B, T, self.heads + 2 * self.key_heads, self.head_dim)
-            .transpose(1, 2)
-        )
-        query, key, value = by_head.split((self.heads, self.key_heads, self.key_heads), dim=1)
-        mixed = cosine_attention(
+    def _mix(
+        self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None
+    ) -> Tensor:
+        T, device = query.shape[2], query.device
+        held = 0 if cache is None else cache.length
+        rope = None if self.rope is None else self.rope(held + T, device=device)
+        if cache is not None:
+            if held + T < self.prefix:
+                raise ValueError(
+                    f"CosineAttention: the first piece has {T} positions; at least the prefix,"
+                    f" {self.prefix}, fits, because its positions see each other"
+                )
+            prepared = prepare_keys(
+                key, norm=self.norm, rope=rope, position=held, backend=self.backend
+            )
+            keys, values = cache.append(prepared, value)
+            if held > 0:
+                return cosine_decode(
+                    query,
+                    keys,
+                    values,
+                    scale=self.scale(),
+                    norm=self.norm,
+                    rope=rope,
+                    window=self.window,
+                    prefix=self.prefix,
+                    scale_bound=self.scale_max,
+                    backend=self.backend,
+                )
+        return cosine_attention(
             query,
             key,
             value,
             scale=self.scale(),
             norm=self.norm,
-            rope=None if self.rope is None else self.rope(T, device=x.device),
+            rope=rope,
             causal=self.causal,
             window=self.window,
             prefix=self.prefix,
             scale_bound=self.scale_max,
             backend=self.backend,
         )
-        # out keeps the memory order of query, (B, T, H, D), so this is a view
-        return self.dropout(self.out(mixed.transpose(1, 2).reshape(B, T, width)))

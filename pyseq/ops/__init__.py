@@ -1,7 +1,25 @@
 """Functional ops: meaning, checks, choice of backend and autograd."""
 
 from pyseq.errors import BackendUnavailable
+from pyseq.ops.adaptive_attention import adaptive_attention
 from pyseq.ops.cosine_attention import cosine_attention
+from pyseq.ops.cosine_decode import cosine_decode
+from pyseq.ops.exponential_smoothing import exponential_smoothing
 from pyseq.ops.gather_windows import gather_windows
+from pyseq.ops.hard_attention import hard_attention
+from pyseq.ops.patch_embed import patch_embed
+from pyseq.ops.prepare_keys import prepare_keys
+from pyseq.ops.scale_cross_entropy import scale_cross_entropy
 
-__all__ = ["BackendUnavailable", "cosine_attention", "gather_windows"]
+__all__ = [
+    "BackendUnavailable",
+    "adaptive_attention",
+    "cosine_attention",
+    "cosine_decode",
+    "exponential_smoothing",
+    "gather_windows",
+    "hard_attention",
+    "patch_embed",
+    "prepare_keys",
+    "scale_cross_entropy",
+]

@@ -54,7 +54,7 @@ def first_seeing_row(T: int, S: int, causal: bool, window: int | None, prefix: i
 
 
 def masked_logits(q: Tensor, k: Tensor, visible: Tensor) -> Tensor:
-    """<q, k> as (B, G, H // G * T, S), -inf where hidden.
+    """<q, k> as (B, G, H // G * T, S), -inf where hidden; visible (T, S) or (B, 1, T, S).
 
     The query heads of a key head are stacked, so that the keys are never expanded.
     """
@@ -77,7 +77,7 @@ def quarantine(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reached(bad: Tensor, reaches: Tensor) -> Tensor:
-    """Which n are reached by a bad m: bad (..., M), reaches (N, M) -> (..., N)."""
+    """Which n are reached by a bad m: bad (B, C, M), reaches (N, M) or (B, N, M) -> (B, C, N)."""
     return (bad.float() @ reaches.float().mT) > 0
 
 

@@ -15,8 +15,15 @@ NOT_BUILT = "running from a checkout that was not built: pip install -e ."
 
 # The ops, and which backends beside the reference have code for each; `pyseq doctor` shows it.
 SERVED_BY: dict[str, tuple[str, ...]] = {
+    "adaptive_attention": (),
     "cosine_attention": (),
+    "cosine_decode": (),
+    "exponential_smoothing": (),
     "gather_windows": ("native", "triton"),
+    "hard_attention": (),
+    "patch_embed": (),
+    "prepare_keys": (),
+    "scale_cross_entropy": (),
 }
 
 logger = logging.getLogger("pyseq")

@@ -33,31 +33,41 @@ def one_device(op: str, **tensors: Tensor) -> None:
         raise ValueError(f"{op}: {_each(tensors, 'device', 'on', every=True)}; one device fits")
 
 
-def attention(op: str, query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Query (B, H, T, D), key and value (B, G, S, D), floating, H a multiple of G."""
-    for name, x in (("query", query), ("key", key), ("value", value)):
+def attention(op: str, query: Tensor, key: Tensor, value: Tensor, suffix: str = "") -> None:
+    """Query (B, H, T, D), key and value (B, G, S, D), floating, H a multiple of G.
+
+    `suffix` ends the names of key and value in messages.
+    """
+    key_name, value_name = f"key{suffix}", f"value{suffix}"
+    named = {"query": query, key_name: key, value_name: value}
+    for name, x in named.items():
         tensor(op, name, x)
-    one_dtype(op, query=query, key=key, value=value)
-    one_device(op, query=query, key=key, value=value)
-    shapes = shapes_of(query=query, key=key, value=value)
+    one_dtype(op, **named)
+    one_device(op, **named)
     if not query.dim() == key.dim() == value.dim() == 4:
         raise ValueError(
             f"{op}: {query.dim()}, {key.dim()} and {value.dim()} dimensions; query (B, H, T, D)"
-            f" and key and value (B, G, S, D) fit; {shapes}"
+            f" and {key_name} and {value_name} (B, G, S, D) fit; {shapes_of(**named)}"
         )
     B, H, _, D = query.shape
     G = key.shape[1]
     if key.shape[0] != B:
-        raise ValueError(f"{op}: batches of {B} and {key.shape[0]}; equal batches fit; {shapes}")
+        raise ValueError(
+            f"{op}: batches of {B} and {key.shape[0]}; equal batches fit; {shapes_of(**named)}"
+        )
     if key.shape[3] != D or D == 0:
         raise ValueError(
-            f"{op}: head widths {D} and {key.shape[3]}; equal widths of at least 1 fit; {shapes}"
+            f"{op}: head widths {D} and {key.shape[3]}; equal widths of at least 1 fit;"
+            f" {shapes_of(**named)}"
         )
     if value.shape != key.shape:
-        raise ValueError(f"{op}: key and value differ; both (B, G, S, D) fit; {shapes}")
+        raise ValueError(
+            f"{op}: {key_name} and {value_name} differ; both (B, G, S, D) fit; {shapes_of(**named)}"
+        )
     if G == 0 or H == 0 or H % G:
         raise ValueError(
-            f"{op}: {H} query heads cannot share {G} key heads; H must be a multiple of G; {shapes}"
+            f"{op}: {H} query heads cannot share {G} key heads; H must be a multiple of G;"
+            f" {shapes_of(**named)}"
         )
 
 
@@ -113,24 +123,25 @@ def gain(op: str, name: str, weight: Tensor | None, **beside: Tensor) -> None:
     parameter(op, name, weight, x.device, normed)
 
 
-def rope(
-    op: str, tables: tuple[Tensor, Tensor], D: int, rows: int, device: torch.device, shapes: str
-) -> None:
-    """A pair (cos, sin) of constants, each (at least `rows`, D/2)."""
+def rope(op: str, tables: tuple[Tensor, Tensor], D: int, rows: int, **beside: Tensor) -> None:
+    """A pair (cos, sin) of constants, each (at least `rows`, D/2), beside the first tensor."""
     pair = tuple(tables) if isinstance(tables, tuple | list) else ()
     if len(pair) != 2 or not all(isinstance(table, Tensor) for table in pair):
         kind = type(tables).__name__
         raise TypeError(f"{op}: rope is a {kind}; a pair of tensors (cos, sin) fits")
     cos, sin = pair
+    first_name, first = next(iter(beside.items()))
     if D % 2:
-        raise ValueError(f"{op}: rope cannot pair {D} features; an even D fits; {shapes}")
+        raise ValueError(
+            f"{op}: rope cannot pair {D} features; an even D fits; {shapes_of(**beside)}"
+        )
     if cos.shape != sin.shape or cos.dim() != 2 or cos.shape[1] != D // 2 or cos.shape[0] < rows:
         raise ValueError(
             f"{op}: rope has shapes {tuple(cos.shape)} and {tuple(sin.shape)};"
-            f" two of (at least {rows}, {D // 2}) fit; {shapes}"
+            f" two of (at least {rows}, {D // 2}) fit; {shapes_of(**beside)}"
         )
     for name, table in (("rope's cos", cos), ("rope's sin", sin)):
-        parameter(op, name, table, device, "the other tensors")
+        parameter(op, name, table, first.device, first_name)
         constant(op, name, table)
 
 
@@ -169,7 +180,10 @@ def flag(op: str, name: str, x: bool) -> None:
 
 
 def shapes_of(**tensors: Tensor) -> str:
-    """The end of a message: "query (2, 8, 16, 32), key (2, 4, 16, 32)"."""
+    """The end of a message: "query (2, 8, 16, 32), key (2, 4, 16, 32)".
+
+    Only to be called where an error is certain: dynamo cannot trace it over symbolic sizes.
+    """
     return ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
 
 

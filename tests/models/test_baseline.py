@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyseq.errors import UserError
-from pyseq.models import Baseline, BaselineConfig, baseline
+from pyseq.models import Baseline, BaselineConfig
 
 
 def small(kind="tokens", **sizes) -> Baseline:
@@ -62,19 +62,9 @@ def test_loss_is_the_cross_entropy_of_the_next_symbol(kind):
         model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten()
     )
     assert torch.allclose(model.loss(window), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("rows", [1, 7, 60])
-def test_chunks_change_neither_loss_nor_gradients(monkeypatch, rows):
-    hidden = torch.randn(60, 8, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(50, 8, dtype=torch.float64, requires_grad=True)
-    targets = torch.randint(0, 50, (60,))
-    expected = nn.functional.cross_entropy((hidden @ weight.T).float(), targets)
-    wanted = torch.autograd.grad(expected, (hidden, weight))
-    monkeypatch.setattr(baseline, "MAX_LOGITS", rows * 50)
-    loss = baseline.chunked_cross_entropy(hidden, weight, targets)
-    assert torch.allclose(loss, expected, atol=1e-6)
-    for got, want in zip(torch.autograd.grad(loss, (hidden, weight)), wanted, strict=True):
+    parameters = list(model.parameters())
+    found = torch.autograd.grad(model.loss(window), parameters)
+    for got, want in zip(found, torch.autograd.grad(expected, parameters), strict=True):
         assert torch.allclose(got, want, atol=1e-7)
 
 
@@ -101,7 +91,8 @@ def test_flops_count_what_a_step_multiplies(kind, nhead_kv, seq_len):
     width, heads, gated, classes, layers = 32, 4, 48 * 2 // 3, 50, 2
     model = small(kind, nhead_kv=nhead_kv)
     with FlopCounterMode(display=False) as counter:
-        model.loss(torch.randint(0, classes, (1, seq_len + 1))).backward()
+        # Not the loss: its op multiplies with the head where PyTorch's counter does not see it.
+        model(torch.randint(0, classes, (1, seq_len))).sum().backward()
     counted = counter.get_flop_counts()["Global"][torch.ops.aten.mm]
     # Multiply-adds of a symbol: queries, keys and values; out; gate and value; out.
     projections = width * (heads + 2 * nhead_kv) * (width // heads) + width * width

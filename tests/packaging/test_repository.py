@@ -6,14 +6,16 @@ import importlib
 import inspect
 import re
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pyseq import ops
 from pyseq.errors import BackendUnavailable
-from pyseq.ops import backends, cosine_attention, gather_windows
+from pyseq.ops import backends
 from tests.correctness import undocumented_parameters
 from tests.packaging.checkout import ROOT, copy_checkout, run, tracked_files
 
@@ -24,7 +26,7 @@ TOP_LEVEL = {
     *("u16_seq_model.py", "quick_accuracy_test.py", "run_extreme_boost.py"),
 }
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PUBLIC_MODULES = ("pyseq.ops", "pyseq.nn", "pyseq.data", "pyseq.models")
+PUBLIC_MODULES = ("pyseq", "pyseq.ops", "pyseq.nn", "pyseq.data", "pyseq.models")
 WITH_EXAMPLES = [p for p in sorted((ROOT / "pyseq").rglob("*.py")) if ">>> " in p.read_text()]
 SHARED_BY_OPS = {"__init__", "attention", "backends", "checks", "registration"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -93,22 +95,35 @@ def test_an_op_has_the_same_room_on_every_floor():
         assert {op for op in ops if backend in backends.SERVED_BY[op]} == with_code
 
 
-QUERY, STREAM = torch.ones(1, 1, 2, 4), torch.arange(8).to(torch.uint16)
+X, STREAM = torch.ones(1, 1, 2, 4), torch.arange(8).to(torch.uint16)
 CALLS = {
-    "cosine_attention": lambda backend: cosine_attention(
-        QUERY, QUERY, QUERY, scale=1.0, backend=backend
+    "adaptive_attention": partial(ops.adaptive_attention, X, X, X),
+    "cosine_attention": partial(ops.cosine_attention, X, X, X, scale=1.0),
+    "cosine_decode": partial(ops.cosine_decode, X, X, X, scale=1.0),
+    "exponential_smoothing": partial(
+        ops.exponential_smoothing, X, torch.full((2,), 0.5), torch.zeros(2, 4)
     ),
-    "gather_windows": lambda backend: gather_windows(
-        STREAM, torch.zeros(1, dtype=torch.int64), 2, backend=backend
+    "gather_windows": partial(
+        ops.gather_windows, STREAM, torch.zeros(1, dtype=torch.int64), length=2
+    ),
+    "hard_attention": partial(ops.hard_attention, X, X, X),
+    "patch_embed": partial(ops.patch_embed, STREAM[None], torch.ones(3, 4)),
+    "prepare_keys": partial(ops.prepare_keys, X),
+    "scale_cross_entropy": partial(
+        ops.scale_cross_entropy, X[0, 0], torch.ones(8, 4), torch.zeros(2, dtype=torch.int64)
     ),
 }
+
+
+def test_every_op_is_called():
+    assert set(CALLS) == set(backends.SERVED_BY) == set(ops.__all__) - {"BackendUnavailable"}
 
 
 @pytest.mark.parametrize("backend", ["native", "triton"])
 @pytest.mark.parametrize("op", backends.SERVED_BY)
 def test_the_table_of_backends_says_what_the_ops_answer(op, backend):
     try:
-        CALLS[op](backend)
+        CALLS[op](backend=backend)
         has_code = True
     except BackendUnavailable as refusal:
         has_code = f"{op} has no {backend} code" not in str(refusal)
@@ -120,6 +135,7 @@ def public_objects() -> dict[str, Any]:
         f"{module}.{name}": getattr(importlib.import_module(module), name)
         for module in PUBLIC_MODULES
         for name in importlib.import_module(module).__all__
+        if not name.startswith("__")
     }
 
 

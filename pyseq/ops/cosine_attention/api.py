@@ -129,11 +129,10 @@ def _check_rope(
     if rope is None:
         return
     (T, D), S = query.shape[2:], key.shape[2]
-    shapes = checks.shapes_of(query=query, key=key)
-    checks.rope(OP, rope, D, S, query.device, shapes)
+    checks.rope(OP, rope, D, S, query=query, key=key)
     first = first_seeing_row(T, S, causal, window, prefix)
     if first < T and first + S - T < 0:
         raise ValueError(
             f"{OP}: rope has no row for query {first} at position {first + S - T};"
-            f" T <= S fits; {shapes}"
+            f" T <= S fits; {checks.shapes_of(query=query, key=key)}"
         )

@@ -3,6 +3,42 @@
 import torch
 from torch import Tensor
 
+from pyseq.ops.attention import accumulation_dtype, quarantine
+
+
+def prepare(
+    key: Tensor,
+    key_weight: Tensor | None,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    norm: str | None,
+    eps: float,
+    position: int,
+) -> Tensor:
+    """The specification: key (B, G, S, D) as a cache holds it."""
+    unit, _ = normalise(key.to(accumulation_dtype(key)), norm, eps)
+    return gain_and_rotate(unit, key_weight, cos, sin, position).to(key.dtype)
+
+
+def gradients(
+    grad: Tensor,
+    key: Tensor,
+    key_weight: Tensor | None,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    norm: str | None,
+    eps: float,
+    position: int,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of key and key_weight, not yet rounded to their dtypes."""
+    dtype = accumulation_dtype(key)
+    unit, factor = normalise(key.to(dtype), norm, eps)
+    d = unrotate(grad.to(dtype), cos, sin, position)
+    # A key that is NaN whatever the gain has no share in the gain's gradient.
+    finite, _ = quarantine(unit)
+    d_weight = (d * finite).sum((0, 1, 2))
+    return through_norm(gain(d, key_weight), unit, factor, norm, eps), d_weight
+
 
 def normalise(x: Tensor, norm: str | None, eps: float) -> tuple[Tensor, Tensor]:
     """The rows of x (..., D) normalised, and the factor (..., 1) that did it."""
@@ -20,12 +56,16 @@ def normalise(x: Tensor, norm: str | None, eps: float) -> tuple[Tensor, Tensor]:
 def gain_and_rotate(
     x: Tensor, weight: Tensor | None, cos: Tensor | None, sin: Tensor | None, position: int
 ) -> Tensor:
-    """Multiply x (B, H, T, D) by its gain, then rotate row t by the angles of position + t."""
+    """Multiply x (B, H, T, D) by its gain, then rotate row t by the angles of position + t.
+
+    Tables (B, 1, positions, D/2) give every entry of the batch its own.
+    """
     if weight is not None:
         x = x * weight.to(x.dtype)
     if cos is None or sin is None:
         return x
-    return rotate(x, cos[position : position + x.shape[2]], sin[position : position + x.shape[2]])
+    rows = slice(position, position + x.shape[2])
+    return rotate(x, cos[..., rows, :], sin[..., rows, :])
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -39,8 +79,8 @@ def unrotate(d: Tensor, cos: Tensor | None, sin: Tensor | None, position: int) -
     """The gradient before `gain_and_rotate` turned its rows."""
     if cos is None or sin is None:
         return d
-    end = position + d.shape[2]
-    return rotate(d, cos[position:end], -sin[position:end])
+    rows = slice(position, position + d.shape[2])
+    return rotate(d, cos[..., rows, :], -sin[..., rows, :])
 
 
 def gain(d: Tensor, weight: Tensor | None) -> Tensor:

@@ -1,0 +1,147 @@
+"""What the self-attention modules share: projections, rotation, cache."""
+
+import math
+
+from torch import Tensor, nn
+
+from pyseq.nn.key_value_cache import KeyValueCache
+from pyseq.nn.rotary_embedding import RotaryEmbedding
+from pyseq.ops.cosine_attention import cosine_attention
+from pyseq.ops.prepare_keys import prepare_keys
+
+
+class SelfAttention(nn.Module):
+    """Project to heads, mix as a subclass says, project back; no biases.
+
+    Args:
+        width (int): features of input and output; a multiple of `heads`.
+        heads (int): query heads; a multiple of `key_heads`.
+        key_heads (int): heads of keys and values, each shared by heads / key_heads query heads.
+        rope (RotaryEmbedding | None): rotates queries and keys; its head_dim is width / heads.
+        causal (bool): a position sees none after it.
+        dropout (float): share of the output's features that training sets to 0.
+        backend (str): "auto", "reference", "native" or "triton".
+
+    Raises:
+        ValueError: the sizes do not divide, or `rope` is made for another head width.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        key_heads: int,
+        *,
+        rope: RotaryEmbedding | None,
+        causal: bool,
+        dropout: float,
+        backend: str,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if heads < 1 or width < 1 or width % heads:
+            raise ValueError(
+                f"{name}: {heads} heads cannot share a width of {width};"
+                " width must be a multiple of heads"
+            )
+        if key_heads < 1 or heads % key_heads:
+            raise ValueError(
+                f"{name}: {heads} heads cannot share {key_heads} key heads;"
+                " heads must be a multiple of key_heads"
+            )
+        if rope is not None and rope.head_dim != width // heads:
+            raise ValueError(
+                f"{name}: rope turns heads of width {rope.head_dim};"
+                f" width / heads, {width // heads}, fits"
+            )
+        self.heads, self.key_heads, self.head_dim = heads, key_heads, width // heads
+        self.rope, self.causal, self.backend = rope, causal, backend
+        self.query_key_value = nn.Linear(width, (heads + 2 * key_heads) * self.head_dim, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def new_cache(self) -> KeyValueCache:
+        """An empty cache for `forward`.
+
+        Returns:
+            KeyValueCache: holds nothing yet.
+
+        Raises:
+            ValueError: the layer is not causal, so that later positions change earlier outputs.
+        """
+        self._refuse_cache()
+        return KeyValueCache()
+
+    def forward(self, x: Tensor, *, cache: KeyValueCache | None = None) -> Tensor:
+        """Attend from every position of a sequence, or of the next piece of one.
+
+        Args:
+            x (Tensor (B, T, width), floating): the sequences; with a cache, what follows it.
+            cache (KeyValueCache | None): the positions before x; x's are added to it. Pieces of any
+                lengths give, within rounding, what the whole sequence gives. For inference: nothing
+                flows back into what is held.
+
+        Returns:
+            Tensor (B, T, width), dtype of x.
+
+        Raises:
+            ValueError: there is a cache and the layer is not causal.
+        """
+        if cache is not None:
+            self._refuse_cache()
+        B, T, width = x.shape
+        by_head = (
+            self.query_key_value(x)
+            .view(B, T, self.heads + 2 * self.key_heads, self.head_dim)
+            .transpose(1, 2)
+        )
+        query, key, value = by_head.split((self.heads, self.key_heads, self.key_heads), dim=1)
+        mixed = self._mix(query, key, value, cache)
+        # mixed has the memory order of query, (B, T, H, D), so this is a view
+        return self.dropout(self.out(mixed.transpose(1, 2).reshape(B, T, width)))
+
+    def _mix(
+        self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None
+    ) -> Tensor:
+        """Query (B, H, T, D), key and value (B, G, T, D) to what the queries found, as query."""
+        raise NotImplementedError
+
+    def _rotate_and_append(
+        self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Query and key rotated to where they stand, key and value with all that came before."""
+        position = 0 if cache is None else cache.length
+        if self.rope is not None:
+            tables = self.rope(query.shape[2], offset=position, device=query.device)
+            query, key = (
+                prepare_keys(x, norm=None, rope=tables, backend=self.backend) for x in (query, key)
+            )
+        if cache is not None:
+            key, value = cache.append(key, value)
+        return query, key, value
+
+    def _soft(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Plain softmax attention."""
+        return cosine_attention(
+            query,
+            key,
+            value,
+            norm=None,
+            scale=scale,
+            causal=self.causal,
+            backend=self.backend,
+        )
+
+    def _checked_scale(self, scale: float | None) -> float:
+        if scale is None:
+            return self.head_dim**-0.5
+        if not 0 < scale < math.inf:
+            raise ValueError(f"{type(self).__name__}: scale is {scale}; a positive number fits")
+        return scale
+
+    def _refuse_cache(self) -> None:
+        if not self.causal:
+            raise ValueError(
+                f"{type(self).__name__}: a cache keeps earlier outputs as they are, which later"
+                " positions would change; causal=True fits"
+            )

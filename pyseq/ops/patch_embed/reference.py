@@ -1,0 +1,95 @@
+"""patch_embed in plain PyTorch, differentiable, on any device: the specification."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import fold, linear
+
+
+def working_dtype(samples: Tensor, weight: Tensor) -> torch.dtype:
+    """Where everything is computed: float64 if either is float64, else float32."""
+    return torch.float64 if torch.float64 in (samples.dtype, weight.dtype) else torch.float32
+
+
+def count(T: int, P: int, stride: int, pad_end: bool) -> int:
+    """Patches of P samples, one every `stride`, in T samples; T must be at least P."""
+    return (T + (stride if pad_end else 0) - P) // stride + 1
+
+
+def embed(
+    samples: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    center: Tensor,
+    spread: Tensor,
+    stride: int,
+    pad_end: bool,
+) -> Tensor:
+    """The embeddings (B, N, C); center and spread are () or (B,)."""
+    dtype = working_dtype(samples, weight)
+    x = patches(samples, center, spread, weight.shape[1], stride, pad_end, dtype)
+    out = linear(x, weight.to(dtype), None if bias is None else bias.to(dtype))
+    return out.to(weight.dtype)
+
+
+def patches(
+    samples: Tensor,
+    center: Tensor,
+    spread: Tensor,
+    P: int,
+    stride: int,
+    pad_end: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The normalised samples of every patch, (B, N, P) in `dtype`."""
+    # First of all: 65535 is infinite in float16, and bfloat16 moves 40001 to 39936.
+    x = (samples.to(dtype) - _per_row(center, dtype)) / _per_row(spread, dtype)
+    if pad_end:
+        x = torch.cat([x, x[:, -1:].expand(-1, stride)], dim=1)
+    return x.unfold(1, P, stride)
+
+
+def gradients(
+    grad: Tensor,
+    samples: Tensor,
+    weight: Tensor,
+    center: Tensor,
+    spread: Tensor,
+    stride: int,
+    pad_end: bool,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """The gradients of samples, weight and bias, those that `needs` asks for.
+
+    Written out, because autograd is switched off inside an op under many of PyTorch's modes.
+    """
+    dtype = working_dtype(samples, weight)
+    P = weight.shape[1]
+    grad = grad.to(dtype)
+    found = []
+    if needs[0]:
+        d_patches = grad @ weight.to(dtype)
+        d_samples = _overlap_add(d_patches, samples.shape[1], stride, pad_end)
+        found.append((d_samples / _per_row(spread, dtype)).to(samples.dtype))
+    if needs[1]:
+        x = patches(samples, center, spread, P, stride, pad_end, dtype)
+        d_weight = grad.flatten(0, 1).mT @ x.flatten(0, 1)
+        found.append(d_weight.to(weight.dtype))
+    if needs[2]:
+        found.append(grad.sum((0, 1)).to(weight.dtype))
+    return found
+
+
+def _overlap_add(d_patches: Tensor, T: int, stride: int, pad_end: bool) -> Tensor:
+    """Gradients of patches (B, N, P) summed where the patches overlap, (B, T)."""
+    padded = T + stride if pad_end else T
+    P = d_patches.shape[2]
+    total = fold(d_patches.mT, (1, padded), (1, P), stride=(1, stride)).flatten(1)  # (B, padded)
+    copies = total[:, T:].sum(1, keepdim=True)
+    return torch.cat([total[:, : T - 1], total[:, T - 1 : T] + copies], dim=1)
+
+
+def _per_row(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor () or (B,) against (B, T)."""
+    return x.to(dtype).unsqueeze(-1)

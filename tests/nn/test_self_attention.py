@@ -1,0 +1,140 @@
+"""What CosineAttention, HardAttention and AdaptiveAttention share: sizes, cache, compilation."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from pyseq.nn import AdaptiveAttention, CosineAttention, HardAttention, RotaryEmbedding
+from pyseq.nn.self_attention import SelfAttention
+from tests.correctness import undocumented_parameters
+
+LAYERS = {
+    "cosine": CosineAttention,
+    "cosine_rms": partial(CosineAttention, norm="rms", scale_init=0.3),
+    "hard": HardAttention,
+    "straight_through": partial(HardAttention, train="straight_through"),
+    "adaptive": partial(AdaptiveAttention, train="adaptive"),
+    "served_adaptive": partial(HardAttention, serve="adaptive"),
+    "served_soft": partial(HardAttention, serve="soft"),
+}
+EVERY = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+
+
+def make(layer, **options):
+    torch.manual_seed(0)
+    return layer(32, 4, 2, **options)
+
+
+@EVERY
+@pytest.mark.parametrize("rope", [None, RotaryEmbedding(8)], ids=["plain", "rope"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("steps", [(9, 1, 1, 3), (1,) * 6, (0, 2, 0, 4), (20,)])
+def test_pieces_give_what_the_whole_gives(layer, rope, training, steps):
+    attention = make(layer, rope=rope).train(training)
+    x = torch.randn(2, sum(steps), 32)
+    cache = attention.new_cache()
+    with torch.no_grad():
+        pieces = [attention(piece, cache=cache) for piece in x.split(steps, dim=1)]
+        assert torch.allclose(torch.cat(pieces, 1), attention(x), atol=1e-5)
+    assert cache.length == sum(steps)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("norm", ["l2", "rms", "layer", None])
+def test_pieces_of_cosine_attention(norm, prefix, window):
+    attention = make(
+        CosineAttention, norm=norm, window=window, prefix=prefix, rope=RotaryEmbedding(8)
+    )
+    x = torch.randn(1, 14, 32)
+    cache = attention.new_cache()
+    with torch.no_grad():
+        pieces = [attention(piece, cache=cache) for piece in x.split((4, 1, 7, 2), dim=1)]
+        assert torch.allclose(torch.cat(pieces, 1), attention(x), atol=1e-5)
+
+
+def test_the_first_piece_holds_the_prefix():
+    attention = make(CosineAttention, prefix=3)
+    with pytest.raises(ValueError, match="first piece has 2 positions; at least the prefix, 3"):
+        attention(torch.zeros(1, 2, 32), cache=attention.new_cache())
+
+
+@EVERY
+def test_without_causality_there_is_no_cache(layer):
+    attention = make(layer, causal=False)
+    with pytest.raises(ValueError, match="which later positions would change; causal=True fits"):
+        attention.new_cache()
+    with pytest.raises(ValueError, match="causal=True fits"):
+        attention(torch.zeros(1, 2, 32), cache=make(layer).new_cache())
+
+
+@EVERY
+def test_what_is_held_has_no_graph(layer):
+    attention = make(layer)
+    cache = attention.new_cache()
+    attention(torch.randn(1, 3, 32), cache=cache)
+    out = attention(torch.randn(1, 2, 32), cache=cache)
+    out.square().sum().backward()
+    assert attention.out.weight.grad.abs().max() > 0
+
+
+@EVERY
+def test_every_sequence_of_a_batch_stands_alone(layer):
+    attention = make(layer).eval()
+    x = torch.randn(3, 12, 32)
+    together = attention(x)
+    for b in range(3):
+        assert torch.allclose(together[b : b + 1], attention(x[b : b + 1]), atol=1e-6)
+
+
+@EVERY
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 0)])
+def test_empty(layer, shape):
+    assert make(layer)(torch.zeros(*shape, 32)).shape == (*shape, 32)
+
+
+@EVERY
+def test_compiles_whole(layer):
+    attention = make(layer, rope=RotaryEmbedding(8))
+    torch._dynamo.reset()
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 7, 32)
+    expected = attention(x)
+    found = compiled(x)
+    assert torch.allclose(found, expected, atol=1e-6)
+    found.sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in attention.parameters())
+
+
+@EVERY
+def test_under_autocast(layer):
+    attention = make(layer, rope=RotaryEmbedding(8))
+    x = torch.randn(2, 9, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attention(x)
+        cache = attention.new_cache()
+        pieces = [attention(piece, cache=cache) for piece in x.split((6, 3), dim=1)]
+    assert out.dtype == torch.bfloat16
+    assert [piece.shape[1] for piece in pieces] == [6, 3]
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("sizes", "options", "message"),
+    [
+        ((30, 4, 2), {}, "4 heads cannot share a width of 30; width must be a multiple of heads"),
+        ((32, 4, 3), {}, "4 heads cannot share 3 key heads; heads must be a multiple"),
+        ((32, 4, 0), {}, "4 heads cannot share 0 key heads"),
+        ((32, 0, 1), {}, "0 heads cannot share a width of 32"),
+        ((32, 4, 2), {"rope": RotaryEmbedding(16)}, "rope turns heads of width 16; .* 8, fits"),
+    ],
+)
+def test_errors(layer, sizes, options, message):
+    with pytest.raises(ValueError, match=f"Attention: {message}"):
+        layer(*sizes, **options)
+
+
+def test_docstrings_name_every_parameter():
+    assert undocumented_parameters(SelfAttention) == []
+    assert undocumented_parameters(SelfAttention.forward) == []

@@ -1,0 +1,592 @@
+"""pyseq.ops.patch_embed against loops written from its formulas, on every backend."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pyseq.ops import BackendUnavailable
+from pyseq.ops.patch_embed import patch_embed, reference
+from tests.correctness import (
+    check_correct,
+    nan_filled_memory,
+    pairwise,
+    undocumented_parameters,
+)
+
+BACKENDS = ["reference"]
+DOUBLE = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    with nan_filled_memory():
+        yield
+
+
+def random(*shape, seed=0, dtype=DOUBLE):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def integers(B, T, dtype):
+    limits = torch.iinfo(dtype)
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.randint(limits.min, limits.max + 1, (B, T), generator=generator)
+    return drawn.to(dtype)
+
+
+# The oracle: one patch at a time, one formula per line, nothing shared with pyseq.
+
+
+def oracle(samples, weight, bias=None, center=0.0, spread=1.0, stride=None, pad_end=False):
+    (B, T), (C, P) = samples.shape, weight.shape
+    stride = P if stride is None else stride
+    end = T + stride if pad_end else T
+    center, spread = (torch.as_tensor(y, dtype=DOUBLE).expand(B) for y in (center, spread))
+    rows = []
+    for b in range(B):
+        start = 0
+        while start + P <= end:
+            x = torch.stack([samples[b, min(t, T - 1)] for t in range(start, start + P)])
+            x = (x - center[b]) / spread[b]
+            rows.append((weight * x).sum(1) + (0 if bias is None else bias))
+            start += stride
+    if not rows:
+        return torch.zeros(B, (end - P) // stride + 1, C, dtype=DOUBLE) + weight.sum()
+    return torch.stack(rows).view(B, -1, C)
+
+
+def specification(samples, weight, bias=None, center=0.0, spread=1.0, stride=None, pad_end=False):
+    stride = weight.shape[1] if stride is None else stride
+    center, spread = (torch.as_tensor(y, dtype=DOUBLE) for y in (center, spread))
+    return reference.embed(samples, weight, bias, center, spread, stride, pad_end)
+
+
+def check(tensors, dtype, backend, **options):
+    constants = [
+        name
+        for name, x in tensors.items()
+        if name in ("center", "spread") or not x.is_floating_point()
+    ]
+    check_correct(
+        partial(patch_embed, backend=backend, **options),
+        partial(oracle, **options),
+        partial(specification, **options),
+        tensors,
+        dtype,
+        constants=constants,
+    )
+
+
+def inputs(B=2, T=37, C=5, P=8):
+    return {
+        "samples": random(B, T, seed=1),
+        "weight": random(C, P, seed=2),
+        "bias": random(C, seed=3),
+    }
+
+
+def floats(**options):
+    return {name: x.float() for name, x in inputs(**options).items()}
+
+
+# Patches around a tile of 64, in full over what changes their number.
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pad_end", [False, True])
+@pytest.mark.parametrize("N", [1, 63, 64, 65, 131])
+@pytest.mark.parametrize(("P", "stride"), [(1, 1), (4, 4), (4, 3), (4, 1)])
+def test_sizes_around_a_tile(P, stride, N, pad_end, backend):
+    for left in {0, stride - 1}:
+        tensors = inputs(B=1, T=P + (N - 1) * stride + left, C=3, P=P)
+        check(tensors, torch.float32, backend, stride=stride, pad_end=pad_end)
+
+
+STRIDES = {
+    "contiguous": lambda x: x,
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "every_other": lambda x: torch.stack([x, x], -1)[..., 0],
+}
+SAMPLES = {
+    "as weight": lambda B, T: random(B, T, seed=1) * 3 + 5,
+    "uint16": lambda B, T: integers(B, T, torch.uint16),
+    "int16": lambda B, T: integers(B, T, torch.int16),
+    "float32": lambda B, T: random(B, T, seed=1).float() * 3 + 5,
+    "float16": lambda B, T: random(B, T, seed=1).half() * 3 + 5,
+}
+PAIRS = pairwise(
+    dtype=[torch.float32, torch.bfloat16, torch.float16, torch.float64],
+    samples=list(SAMPLES),
+    B=[1, 3],
+    T=[80, 97, 131],
+    C=[1, 3, 64, 65],
+    P=[1, 16, 17, 63, 64, 65],
+    stride=["P", "half", "1"],
+    pad_end=[False, True],
+    bias=[False, True],
+    rows=[False, True],
+    strides=list(STRIDES),
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", PAIRS, ids=lambda case: "-".join(map(str, case.values())))
+def test_pairs_of_choices(case, backend):
+    B, T, C, P = (case[name] for name in "BTCP")
+    strided = STRIDES[case["strides"]]
+    tensors = {
+        "samples": strided(SAMPLES[case["samples"]](B, T)),
+        "weight": strided(random(C, P, seed=2)),
+    }
+    if case["bias"]:
+        tensors["bias"] = random(C, seed=3)
+    wide = case["samples"] in ("uint16", "int16")
+    center, spread = (30000.0, 9000.0) if wide else (4.5, 2.5)
+    options = {"stride": {"P": P, "half": (P + 1) // 2, "1": 1}[case["stride"]]}
+    options["pad_end"] = case["pad_end"]
+    if case["rows"]:
+        tensors["center"] = center + torch.linspace(0, 1, B)
+        tensors["spread"] = spread + torch.linspace(0, 1, B)
+    else:
+        options |= {"center": center, "spread": spread}
+    check(tensors, case["dtype"], backend, **options)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize(
+    ("value", "samples", "weight"),
+    [
+        (65535, torch.uint16, torch.float16),  # infinite in float16
+        (40001, torch.uint16, torch.bfloat16),  # 39936 in bfloat16
+        (65535, torch.uint16, torch.bfloat16),
+        (-32767, torch.int16, torch.bfloat16),
+        (-32767, torch.int16, torch.float16),
+        (16777217.0, torch.float64, torch.float32),  # 16777216 in float32
+    ],
+)
+def test_samples_are_normalised_before_any_rounding(value, samples, weight, rows, backend):
+    x = torch.tensor([[value, value - 1]], dtype=DOUBLE).to(samples)
+    center = torch.tensor([value - 1], dtype=DOUBLE) if rows else float(value - 1)
+    one = torch.ones(1, 1, dtype=weight)
+    out = patch_embed(x, one, center=center, backend=backend)
+    assert out.dtype == weight
+    assert out.flatten().tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("samples", [torch.uint16, torch.int16])
+def test_every_integer_is_exact(samples, backend):
+    limits = torch.iinfo(samples)
+    every = torch.arange(limits.min, limits.max + 1)
+    out = patch_embed(every.to(samples)[None], torch.ones(1, 1), backend=backend)
+    assert torch.equal(out.flatten(), every.float())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounded_once(dtype, backend):
+    """Half precision is the float32 result of the same weight, rounded at the end."""
+    x = {name: y.to(dtype) for name, y in inputs(T=200, P=64, C=33).items()}
+    options = {"stride": 8, "center": 0.3, "spread": 0.7, "backend": backend}
+    exact = patch_embed(**{name: y.float() for name, y in x.items()}, **options)
+    assert torch.equal(patch_embed(**x, **options), exact.to(dtype))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("T", "P", "stride", "pad_end", "N"),
+    [
+        (336, 16, 8, True, 42),  # PatchTST/42
+        (512, 16, 8, True, 64),  # PatchTST/64
+        (336, 16, 8, False, 41),
+        (16, 16, None, False, 1),
+        (16, 16, None, True, 2),
+        (17, 16, None, True, 2),
+        (31, 16, None, False, 1),
+        (32, 16, None, False, 2),
+        (65536, 16, None, False, 4096),
+    ],
+)
+def test_number_of_patches(T, P, stride, pad_end, N, backend):
+    x = torch.zeros(1, T, dtype=torch.uint16)
+    out = patch_embed(x, torch.zeros(2, P), stride=stride, pad_end=pad_end, backend=backend)
+    assert out.shape == (1, N, 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stride", [16, 8, 5])
+def test_equals_unfold_and_linear(stride, backend):
+    x = floats(B=3, T=203, P=16, C=24)
+    samples, *layer = x.values()
+    patches = samples.unfold(1, 16, stride)
+    out = patch_embed(**x, stride=stride, backend=backend)
+    assert torch.allclose(out, torch.nn.functional.linear(patches, *layer), atol=1e-5)
+    padded = torch.nn.ReplicationPad1d((0, stride))(samples)
+    expected = torch.nn.functional.linear(padded.unfold(1, 16, stride), *layer)
+    out = patch_embed(**x, stride=stride, pad_end=True, backend=backend)
+    assert torch.allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int16, torch.float32])
+def test_strides_do_not_matter(dtype, backend):
+    stream = torch.arange(-3000, 3000).to(dtype)
+    weight = random(7, 9).float()
+    for view in (
+        stream.view(60, 100).mT,
+        stream.view(60, 100)[::2, 3::3],
+        stream[None, ::2].expand(3, -1),
+    ):
+        out = patch_embed(view, weight, stride=4, backend=backend)
+        assert torch.equal(out, patch_embed(view.contiguous(), weight, stride=4, backend=backend))
+    # Windows of one stream that overlap in memory.
+    windows = stream.unfold(0, 50, 10)
+    out = patch_embed(windows, weight, backend=backend)
+    assert torch.equal(out, patch_embed(windows.clone(), weight, backend=backend))
+    wide = random(9, 14).float().mT[::2]
+    out = patch_embed(windows, wide, backend=backend)
+    assert torch.equal(out, patch_embed(windows, wide.contiguous(), backend=backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pad_end", [False, True])
+def test_samples_left_over(pad_end, backend):
+    """37 samples hold 4 patches of 8 and 5 more, which count only with pad_end."""
+    x = floats() | {"samples": inputs()["samples"].float().requires_grad_()}
+    out = patch_embed(**x, pad_end=pad_end, backend=backend)
+    (grad,) = torch.autograd.grad(out.square().sum(), x["samples"])
+    assert (grad[:, :32] != 0).all()
+    assert (grad[:, 32:] != 0).all() == pad_end
+    assert grad[:, 32:].any() == pad_end
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pad_end", [False, True])
+@pytest.mark.parametrize("stride", [1, 3, 8])
+def test_later_samples_do_not_matter(stride, pad_end, backend):
+    x = floats(T=70)
+    before = patch_embed(**x, stride=stride, pad_end=pad_end, backend=backend)
+    for t in (0, 7, 8, 41, 69):
+        samples = x["samples"].clone()
+        samples[:, t] += 1.0
+        after = patch_embed(
+            **x | {"samples": samples}, stride=stride, pad_end=pad_end, backend=backend
+        )
+        for n in range(before.shape[1]):
+            first, last = n * stride, n * stride + 7
+            held = first <= t <= last or (t == 69 and last > 69)
+            assert torch.equal(before[:, n], after[:, n]) != held
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_samples_at_the_center_give_the_bias(backend):
+    x = inputs(T=32)
+    samples = torch.full((2, 32), 40001, dtype=torch.int32).to(torch.uint16)
+    out = patch_embed(
+        samples, x["weight"].half(), x["bias"].half(), center=40001.0, backend=backend
+    )
+    assert torch.equal(out, x["bias"].half().expand(2, 4, 5))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_number_is_a_row_of_it(backend):
+    x = floats()
+    number = patch_embed(**x, center=0.3, spread=1.7, backend=backend)
+    rows = {"center": torch.full((2,), 0.3), "spread": torch.full((2,), 1.7)}
+    assert torch.equal(number, patch_embed(**x, **rows, backend=backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_row_has_its_own_center_and_spread(backend):
+    x = floats(B=3)
+    moved = torch.tensor([[2.0], [-4.0], [8.0]]) * (x["samples"] + 1)
+    spread = torch.tensor([2.0, -4.0, 8.0])
+    out = patch_embed(**x | {"samples": moved}, center=spread, spread=spread, backend=backend)
+    assert torch.allclose(out, patch_embed(**x, backend=backend), atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pad_end", [False, True])
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.float32])
+def test_empty_batch(dtype, rows, pad_end, backend):
+    x = floats() | {"samples": torch.zeros(0, 37).to(dtype)}
+    wanted = [y.requires_grad_() for y in x.values() if y.is_floating_point()]
+    options = {"center": torch.zeros(0), "spread": torch.ones(0)} if rows else {}
+    out = patch_embed(**x, **options, stride=4, pad_end=pad_end, backend=backend)
+    assert out.shape == (0, 9 if pad_end else 8, 5)
+    for y, grad in zip(wanted, torch.autograd.grad(out.sum(), wanted), strict=True):
+        assert grad.shape == y.shape
+        assert not grad.any()
+
+
+# One value is spoilt; whatever may not see it must be what it was, forward and backward.
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("pad_end", [False, True])
+@pytest.mark.parametrize("spoilt", ["samples", "last sample", "center", "weight", "gradient"])
+def test_bad_values_stay_alone(spoilt, pad_end, bad, backend):
+    T, stride = 38, 4
+    clean = floats(T=T) | {"center": torch.zeros(2)}
+    clean["gradient"] = random(2, 9 if pad_end else 8, 5, seed=4).float()
+    dirty = {name: x.clone() for name, x in clean.items()}
+    place = {
+        "samples": ("samples", (1, 13)),
+        "last sample": ("samples", (1, T - 1)),
+        "center": ("center", (1,)),
+        "weight": ("weight", (3, 2)),
+        "gradient": ("gradient", (1, 2, 3)),
+    }
+    name, index = place[spoilt]
+    dirty[name][index] = bad
+
+    def run(x):
+        leaves = {n: x[n].clone().requires_grad_() for n in ("samples", "weight", "bias")}
+        out = patch_embed(
+            **leaves, center=x["center"], stride=stride, pad_end=pad_end, backend=backend
+        )
+        grads = torch.autograd.grad(out, list(leaves.values()), x["gradient"])
+        return dict(zip(("out", *leaves), (out.detach(), *grads), strict=True))
+
+    before, after = run(clean), run(dirty)
+    touched = {n: torch.zeros_like(x, dtype=torch.bool) for n, x in before.items()}
+    match spoilt:
+        case "samples":  # in patch 2 (8 to 15) and patch 3 (12 to 19)
+            touched["out"][1, 2:4] = True
+            touched["weight"][:, [5, 1]] = True
+        case "last sample" if pad_end:  # in patch 8, and twice more as a copy; else left over
+            touched["out"][1, 8] = True
+            touched["weight"][:, [5, 6, 7]] = True
+        case "center":
+            touched["out"][1] = True
+            touched["weight"][:] = True
+        case "weight":
+            touched["out"][:, :, 3] = True
+            touched["samples"][:, 2 : 4 * before["out"].shape[1] : 4] = True
+        case "gradient":
+            touched["samples"][1, 8:16] = True
+            touched["weight"][3] = True
+            touched["bias"][3] = True
+    for what, x in after.items():
+        assert torch.equal(before[what][~touched[what]], x[~touched[what]]), what
+        assert not x[touched[what]].isfinite().any(), what
+
+
+OPTIONS = [
+    {},
+    {"stride": 1},
+    {"stride": 3, "pad_end": True},
+    {"stride": 2, "center": 0.4, "spread": 2.5},
+    {"pad_end": True, "center": torch.tensor([0.3, -2.0]), "spread": torch.tensor([0.5, 3.0])},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_gradcheck(options):
+    leaves = [x.requires_grad_() for x in inputs(T=11, C=3, P=4).values()]
+    op = partial(patch_embed, backend="reference", **options)
+    assert torch.autograd.gradcheck(op, leaves)
+    assert torch.autograd.gradcheck(op, leaves[:2])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_written_gradient_is_autograds(options):
+    """The registered backward against autograd through the specification."""
+    tensors = inputs(T=41, C=6, P=7)
+    leaves = [x.requires_grad_() for x in tensors.values()]
+    specified = specification(**tensors, **options)
+    served = patch_embed(**tensors, **options, backend="reference")
+    grad = random(*served.shape, seed=7)
+    assert torch.equal(specified, served)
+    for x, y in zip(
+        torch.autograd.grad(specified, leaves, grad),
+        torch.autograd.grad(served, leaves, grad),
+        strict=True,
+    ):
+        assert torch.allclose(x, y, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pad_end", [False, True])
+@pytest.mark.parametrize("stride", [1, 3, 4])
+def test_gradient_formulas(stride, pad_end, backend):
+    """One product at a time: patch n reads sample min(n stride + p, T - 1) with weight p."""
+    T, P, C, center, spread = 14, 4, 3, 0.4, 2.5
+    x = {name: y.requires_grad_() for name, y in inputs(T=T, C=C, P=P).items()}
+    options = {"stride": stride, "center": center, "spread": spread, "pad_end": pad_end}
+    out = patch_embed(**x, **options, backend=backend)
+    grad = random(*out.shape, seed=4)
+    found = torch.autograd.grad(out, list(x.values()), grad)
+    d_samples, d_weight, d_bias = (torch.zeros_like(y) for y in x.values())
+    with torch.no_grad():
+        for b, n, c in torch.cartesian_prod(*map(torch.arange, out.shape)).tolist():
+            d_bias[c] += grad[b, n, c]
+            for p in range(P):
+                t = min(n * stride + p, T - 1)
+                d_samples[b, t] += grad[b, n, c] * x["weight"][c, p] / spread
+                d_weight[c, p] += grad[b, n, c] * (x["samples"][b, t] - center) / spread
+    for ours, formula in zip(found, (d_samples, d_weight, d_bias), strict=True):
+        assert torch.allclose(ours, formula, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_keep_their_dtypes(backend):
+    samples = random(2, 20).half().requires_grad_()
+    weight = random(3, 4).bfloat16().requires_grad_()
+    bias = random(3).bfloat16().requires_grad_()
+    out = patch_embed(samples, weight, bias, backend=backend)
+    grads = torch.autograd.grad(out.sum(), [samples, weight, bias])
+    assert out.dtype == torch.bfloat16
+    assert [g.dtype for g in grads] == [torch.float16, torch.bfloat16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pad_end", [False, True])
+def test_only_wanted_gradients(pad_end, backend):
+    x = floats()
+    full = {n: y.clone().requires_grad_() for n, y in x.items()}
+    out = patch_embed(**full, stride=3, pad_end=pad_end, backend=backend)
+    every = torch.autograd.grad(out.sum(), list(full.values()))
+    for name, expected in zip(x, every, strict=True):
+        alone = x | {name: x[name].clone().requires_grad_()}
+        out = patch_embed(**alone, stride=3, pad_end=pad_end, backend=backend)
+        assert torch.equal(torch.autograd.grad(out.sum(), alone[name])[0], expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_does_not_reach_the_sums(backend):
+    x = {name: y.requires_grad_() for name, y in floats().items()}
+    leaves = list(x.values())
+    expected = patch_embed(**x, backend=backend)
+    grads = torch.autograd.grad(expected.sum(), leaves)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = patch_embed(**x, backend=backend)
+        found = torch.autograd.grad(out.sum(), leaves)
+    assert torch.equal(out, expected)
+    assert all(map(torch.equal, grads, found))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_under_a_dispatch_mode(backend):
+    """Such modes (counting flops, checking schemas) switch autograd off inside an op."""
+    x = {name: y.requires_grad_() for name, y in floats().items()}
+    leaves = list(x.values())
+    expected = torch.autograd.grad(patch_embed(**x, backend=backend).sum(), leaves)
+    with FlopCounterMode(display=False):
+        found = torch.autograd.grad(patch_embed(**x, backend=backend).sum(), leaves)
+    assert all(map(torch.equal, expected, found))
+
+
+def test_second_derivative_is_refused():
+    x = {name: y.requires_grad_() for name, y in floats().items()}
+    out = patch_embed(**x)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(out.sum(), x["weight"], create_graph=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.float32])
+def test_opcheck(dtype, rows, backend):
+    x = floats()
+    samples = integers(2, 37, dtype) if dtype == torch.uint16 else x["samples"].mT.contiguous().mT
+    constants = [torch.zeros(2), torch.ones(2)] if rows else [torch.zeros(()), torch.ones(())]
+    options = [*constants, 3, rows, backend]
+    wants = dtype == torch.float32
+    trained = [y.clone().requires_grad_() for y in (x["weight"], x["bias"])]
+    ops = torch.ops.pyseq
+    arguments = (samples.clone().requires_grad_(wants), *trained, *options)
+    torch.library.opcheck(ops.patch_embed.default, arguments)
+    out = ops.patch_embed(samples, x["weight"], None, *options)
+    arguments = (torch.ones_like(out), samples, x["weight"], *options, [wants, True, rows])
+    torch.library.opcheck(ops.patch_embed_backward.default, arguments)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_whole(dynamic, backend):
+    def model(samples, weight, bias, raw):
+        options = {"pad_end": True, "backend": backend}
+        own = patch_embed(samples * 2, weight, bias, center=0.3, **options)
+        level = raw.to(torch.float32).mean(1)
+        return own.tanh() + patch_embed(raw, weight, center=level, spread=9e3, **options)
+
+    x = {name: y.requires_grad_() for name, y in floats().items()}
+    leaves = list(x.values())
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for T in (37, 40):
+        leaves[0] = random(2, T, seed=T).float().requires_grad_()
+        raw = integers(2, T, torch.uint16)
+        expected = torch.autograd.grad(model(*leaves, raw).square().sum(), leaves)
+        found = torch.autograd.grad(compiled(*leaves, raw).square().sum(), leaves)
+        for a, b in zip(expected, found, strict=True):
+            assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_docstring_names_every_parameter():
+    assert undocumented_parameters(patch_embed) == []
+
+
+def zeros(*shape, dtype=torch.float32):
+    return torch.zeros(*shape, dtype=dtype)
+
+
+WRONG: list[tuple[dict, type[Exception], str]] = [
+    ({"samples": [[1]]}, TypeError, "samples is a list; a tensor fits"),
+    ({"samples": zeros(2, 10).int()}, TypeError, "samples is torch.int32; uint16, int16, float32"),
+    ({"samples": zeros(10)}, ValueError, r"samples have 1 dimensions; \(B, T\) fits; samples"),
+    (
+        {"samples": zeros(2, 3)},
+        ValueError,
+        r"3 samples make no patch of 4; at least 4 samples fit; samples \(2, 3\)",
+    ),
+    ({"samples": zeros(2, 3), "pad_end": True}, ValueError, "3 samples make no patch of 4"),
+    ({"samples": zeros(0, 0)}, ValueError, "0 samples make no patch of 4"),
+    ({"samples": zeros(2, 10).to("meta")}, ValueError, "samples on meta, weight on cpu"),
+    ({"weight": 1.0}, TypeError, "weight is a float; a tensor fits"),
+    ({"weight": zeros(3, 4).int()}, TypeError, "weight is torch.int32; float32, bfloat16"),
+    ({"weight": zeros(3)}, ValueError, r"weight has shape \(3,\); \(C, P\) with P of at least 1"),
+    ({"weight": zeros(3, 0)}, ValueError, r"weight has shape \(3, 0\)"),
+    ({"bias": 0.0}, TypeError, "bias is a float; a tensor fits"),
+    ({"bias": zeros(3).half()}, TypeError, "weight is torch.float32, bias torch.float16; one"),
+    ({"bias": zeros(3).to("meta")}, ValueError, "weight on cpu, bias on meta; one device fits"),
+    ({"bias": zeros(4)}, ValueError, r"bias has shape \(4,\); \(3,\) fits; weight \(3, 4\)"),
+    ({"stride": 0}, ValueError, "stride is 0; at least 1 fits"),
+    ({"stride": 2.0}, TypeError, "stride is a float; an int fits"),
+    ({"stride": 5}, ValueError, "stride is 5; at most the length of a patch, 4, fits"),
+    ({"stride": 5, "pad_end": True}, ValueError, "stride is 5; at most the length of a patch"),
+    ({"center": "0"}, TypeError, "center is a str; a float or a tensor fits"),
+    ({"center": [0.0, 1.0]}, TypeError, "center is a list; a float or a tensor fits"),
+    ({"spread": True}, TypeError, "spread is a bool; a float or a tensor fits"),
+    ({"center": math.nan}, ValueError, "center is nan; a finite number fits"),
+    ({"center": -1e39}, ValueError, r"center is -1e\+39; -3.4e\+38 to 3.4e\+38 fits"),
+    ({"spread": math.inf}, ValueError, "spread is inf; a finite number fits"),
+    ({"spread": 0.0}, ValueError, r"spread is 0.0; 1.18e-38 to 3.4e\+38 fits"),
+    ({"spread": -1}, ValueError, "spread is -1; 1.18e-38 to"),
+    ({"spread": 1e-50}, ValueError, "spread is 1e-50; 1.18e-38 to"),
+    ({"center": zeros(3)}, ValueError, r"center has shape \(3,\); a float or a tensor \(2,\) fits"),
+    ({"spread": zeros(())}, ValueError, r"spread has shape \(\); .* fits; samples \(2, 10\)"),
+    ({"center": zeros(2).int()}, TypeError, "center is torch.int32; a floating dtype fits"),
+    ({"center": zeros(2).to("meta")}, ValueError, "center on meta; cpu, as samples, fits"),
+    ({"center": zeros(2).requires_grad_()}, ValueError, "center requires a gradient; a constant"),
+    ({"spread": zeros(2).requires_grad_()}, ValueError, "spread requires a gradient; a constant"),
+    ({"pad_end": 1}, TypeError, "pad_end is a int; True or False fits"),
+    ({"backend": "cuda"}, ValueError, "backend is 'cuda'; known: auto"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), WRONG)
+def test_errors(wrong, error, message):
+    right = {"samples": zeros(2, 10), "weight": zeros(3, 4), "bias": zeros(3)}
+    with pytest.raises(error, match=r"^patch_embed: ") as caught:
+        patch_embed(**right | wrong)
+    assert caught.match(message)
+
+
+@pytest.mark.parametrize("backend", sorted({"native", "triton"} - set(BACKENDS)))
+def test_backend_without_code_is_refused(backend):
+    with pytest.raises(BackendUnavailable, match=f"{backend}.* cannot serve this call"):
+        patch_embed(zeros(2, 10), zeros(3, 4), backend=backend)

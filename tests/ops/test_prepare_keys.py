@@ -1,0 +1,331 @@
+"""pyseq.ops.prepare_keys against loops written from its formulas, on every backend."""
+
+import itertools
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from pyseq.ops import BackendUnavailable
+from pyseq.ops.prepare_keys import prepare_keys, reference
+from tests.correctness import check_correct, nan_filled_memory, pairwise, undocumented_parameters
+from tests.ops.test_cosine_attention import STRIDES, angles, random, ready
+
+BACKENDS = ["reference"]
+NORMS = ["l2", "rms", "layer", None]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    with nan_filled_memory():
+        yield
+
+
+def oracle(key, key_weight=None, norm="l2", eps=1e-6, rope=None, position=0):
+    B, G, S, D = key.shape
+    rows = [
+        ready(key[b, g, s], norm, eps, key_weight, rope, position + s)
+        for b, g, s in itertools.product(range(B), range(G), range(S))
+    ]
+    return torch.stack(rows).view(B, G, S, D)
+
+
+def specification(key, key_weight=None, norm="l2", eps=1e-6, rope=None, position=0):
+    cos, sin = rope or (None, None)
+    return reference.prepare(key, key_weight, cos, sin, norm, eps, position)
+
+
+def check(tensors, dtype, backend, **options):
+    check_correct(
+        partial(prepare_keys, backend=backend, **options),
+        partial(oracle, **options),
+        partial(specification, **options),
+        tensors,
+        dtype,
+    )
+
+
+PAIRS = pairwise(
+    dtype=DTYPES,
+    norm=NORMS,
+    G=[1, 3],
+    D=[32, 64, 80, 96, 128, 256],
+    S=[1, 9, 65],
+    position=[0, 5],
+    rope=[False, True],
+    gain=[False, True],
+    strides=list(STRIDES),
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", PAIRS, ids=lambda case: "-".join(map(str, case.values())))
+def test_pairs_of_choices(case, backend):
+    S, D, position = case["S"], case["D"], case["position"]
+    tensors = {"key": STRIDES[case["strides"]](random(2, case["G"], S, D, seed=1))}
+    if case["gain"]:
+        tensors["key_weight"] = random(D, seed=5).abs() + 0.5
+    rope = angles(position + S + 2, D) if case["rope"] else None
+    check(tensors, case["dtype"], backend, norm=case["norm"], rope=rope, position=position)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_cache_is_rounded_once(norm, dtype, backend):
+    """By half an eps of itself, as promised."""
+    key, weight, rope = random(2, 2, 9, 32).to(dtype), random(32, seed=5), angles(9, 32)
+    exact = oracle(key.double(), weight, norm=norm, rope=rope)
+    out = prepare_keys(key, key_weight=weight, norm=norm, rope=rope, backend=backend)
+    error = (out.double() - exact).abs()
+    assert (error <= 0.5 * torch.finfo(dtype).eps * exact.abs() + 2e-6).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zero_and_short_vectors(dtype, norm, backend):
+    key = random(1, 2, 6, 8)
+    key[:, 0, 2] = 0
+    key[:, 1] *= 0.02  # shorter than eps, where the factor of "l2" is constant
+    check({"key": key, "key_weight": random(8, seed=5)}, dtype, backend, norm=norm, eps=0.1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", [(0, 2, 3, 8), (2, 0, 3, 8), (2, 2, 0, 8)])
+def test_empty(shape, backend):
+    key, weight = torch.zeros(shape, requires_grad=True), torch.ones(8, requires_grad=True)
+    table = torch.ones(4 + shape[2], 4)
+    out = prepare_keys(key, key_weight=weight, rope=(table, table), position=4, backend=backend)
+    d_key, d_weight = torch.autograd.grad(out.sum(), (key, weight))
+    assert out.shape == d_key.shape == shape
+    assert not d_weight.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("spoilt", ["key", "gradient"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_bad_rows_stay_alone(spoilt, bad, norm, backend):
+    """The gain's gradient leaves bad keys out; a bad gradient is in every sum over the rows."""
+    clean = {name: random(2, 2, 5, 8, seed=i).float() for i, name in enumerate(("key", "gradient"))}
+    dirty = {name: x.clone() for name, x in clean.items()}
+    dirty[spoilt][1, 0, 3, 2] = bad
+    rope = tuple(x.float() for x in angles(5, 8))
+
+    def run(key, gradient):
+        leaves = key.requires_grad_(), torch.ones(8, requires_grad=True)
+        out = prepare_keys(key, norm=norm, key_weight=leaves[1], rope=rope, backend=backend)
+        return out.detach(), *torch.autograd.grad(out, leaves, gradient)
+
+    (before, d_key, _), (after, spoilt_d_key, d_weight) = run(**clean), run(**dirty)
+    others = torch.ones(2, 2, 5, dtype=torch.bool)
+    others[1, 0, 3] = False
+    assert torch.equal(before[others], after[others])
+    assert torch.equal(d_key[others], spoilt_d_key[others])
+    assert after[1, 0, 3].isfinite().all() == (spoilt == "gradient")
+    assert d_weight.isfinite().all() == (spoilt == "key")
+    if spoilt == "gradient":
+        assert not spoilt_d_key[1, 0, 3].isfinite().all()
+    else:
+        clean["gradient"][1, 0, 3] = 0
+        assert torch.allclose(d_weight, run(**clean)[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("position", [0, 2])
+def test_gradcheck(position, norm):
+    leaves = [random(2, 2, 3, 6).requires_grad_(), random(6, seed=5).requires_grad_()]
+    rope = angles(7, 6)
+
+    def op(key, key_weight):
+        return prepare_keys(
+            key,
+            norm=norm,
+            key_weight=key_weight,
+            rope=rope,
+            position=position,
+            backend="reference",
+        )
+
+    assert torch.autograd.gradcheck(op, leaves)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_written_gradient_is_autograds(norm):
+    """The registered backward against autograd through the specification."""
+    leaves = [random(2, 3, 5, 8).requires_grad_(), random(8, seed=5).requires_grad_()]
+    rope = angles(8, 8)
+    grad = random(2, 3, 5, 8, seed=7)
+    specified = specification(*leaves, norm=norm, rope=rope, position=3)
+    served = prepare_keys(
+        leaves[0], key_weight=leaves[1], norm=norm, rope=rope, position=3, backend="reference"
+    )
+    assert torch.equal(specified, served)
+    for x, y in zip(
+        torch.autograd.grad(specified, leaves, grad),
+        torch.autograd.grad(served, leaves, grad),
+        strict=True,
+    ):
+        assert torch.allclose(x, y, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_reference_serves_the_specification(dtype):
+    key, rope = random(2, 3, 5, 8).to(dtype), angles(7, 8)
+    served = prepare_keys(key, rope=rope, position=2, backend="reference")
+    assert torch.equal(served, specification(key, rope=rope, position=2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_formulas(backend):
+    """With g = weight * R^T d: dk = (g - k_hat <k_hat, g>) / |k|, and for "rms" with its means."""
+    key, weight = random(1, 2, 4, 8).requires_grad_(), random(8, seed=5).requires_grad_()
+    grad, rope = random(1, 2, 4, 8, seed=3), angles(4, 8)
+    turned = torch.complex(grad[..., :4], grad[..., 4:]) / torch.complex(*rope)
+    back = torch.cat([turned.real, turned.imag], -1)
+    g = back * weight.detach()
+    with torch.no_grad():
+        length = key.norm(dim=-1, keepdim=True)
+        unit = key / length
+        of_l2 = (g - unit * (unit * g).sum(-1, keepdim=True)) / length
+        size = (key.square().mean(-1, keepdim=True) + 0.5).sqrt()
+        of_rms = (g - key / size * (key / size * g).mean(-1, keepdim=True)) / size
+    for norm, d_key, hat in (("l2", of_l2, key / length), ("rms", of_rms, key / size)):
+        out = prepare_keys(key, norm=norm, eps=0.5, key_weight=weight, rope=rope, backend=backend)
+        found = torch.autograd.grad(out, (key, weight), grad)
+        assert torch.allclose(found[0], d_key, rtol=1e-10, atol=1e-11)
+        assert torch.allclose(found[1], (back * hat).sum((0, 1, 2)), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_are_prepared_one_by_one(backend):
+    """A cache filled in pieces holds bit for bit what one call makes of all keys."""
+    key, rope = random(2, 2, 11, 16).float(), tuple(x.float() for x in angles(14, 16))
+    whole = prepare_keys(key, rope=rope, position=3, backend=backend)
+    pieces = [
+        prepare_keys(key[:, :, a:b], rope=rope, position=3 + a, backend=backend)
+        for a, b in ((0, 4), (4, 5), (5, 11))
+    ]
+    assert torch.equal(torch.cat(pieces, 2), whole)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rotation_alone(backend):
+    """Without a norm the lengths stay, and <q, k> depends on the distance of the positions."""
+    rope = (torch.arange(20.0)[:, None] * torch.tensor([1.0, 0.1])).double()
+    rope = rope.cos(), rope.sin()
+    q, k = random(1, 1, 1, 4), random(1, 1, 1, 4, seed=1)
+
+    def at(x, position):
+        return prepare_keys(x, norm=None, rope=rope, position=position, backend=backend)
+
+    assert torch.allclose(at(q, 7).norm(), q.norm())
+    assert torch.allclose((at(q, 7) * at(k, 4)).sum(), (at(q, 18) * at(k, 15)).sum())
+    assert torch.equal(prepare_keys(q, norm=None, backend=backend), q)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_memory_order_is_that_of_key(backend):
+    joint = torch.randn(2, 5, 3, 4, 8)[:, :, 1].transpose(1, 2)  # of a joint projection
+    for norm in ("l2", None):
+        out = prepare_keys(joint, norm=norm, backend=backend)
+        assert out.transpose(1, 2).is_contiguous()
+        assert out.data_ptr() != joint.data_ptr()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_wanted_gradients(backend):
+    key, weight = random(1, 2, 3, 8).float(), random(8, seed=1).float()
+    leaves = key.clone().requires_grad_(), weight.clone().requires_grad_()
+    out = prepare_keys(leaves[0], key_weight=leaves[1], backend=backend)
+    d_key, d_weight = torch.autograd.grad(out.square().sum(), leaves)
+    for k, w, expected in ((leaves[0], weight, d_key), (key, leaves[1], d_weight)):
+        out = prepare_keys(k, key_weight=w, backend=backend)
+        [found] = torch.autograd.grad(out.square().sum(), [x for x in (k, w) if x.requires_grad])
+        assert torch.equal(found, expected)
+
+
+def test_second_derivative_is_refused():
+    key = random(1, 2, 3, 8).requires_grad_()
+    out = prepare_keys(key)
+    with pytest.raises(RuntimeError, match="prepare_keys: no second derivative"):
+        torch.autograd.grad(out.square().sum(), key, create_graph=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("full", [False, True])
+def test_opcheck(full, backend):
+    key = torch.randn(2, 5, 3, 8).transpose(1, 2).requires_grad_()
+    weight = torch.rand(8, requires_grad=True) if full else None
+    tables = [x.float() for x in angles(9, 8)] if full else [None, None]
+    options = ["rms" if full else None, 1e-6, 4, backend]
+    ops = torch.ops.pyseq
+    torch.library.opcheck(ops.prepare_keys.default, (key, weight, *tables, *options))
+    constants = [None if x is None else x.detach() for x in (key, weight)]
+    arguments = (torch.ones_like(key), *constants, *tables, *options, [True, full])
+    torch.library.opcheck(ops.prepare_keys_backward.default, arguments)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compiles_whole(backend):
+    """Once for all positions after the first two: a decoding loop must not compile every step."""
+    rope = tuple(x.float() for x in angles(20, 8))
+    key = torch.randn(1, 2, 3, 8, requires_grad=True)
+    compiled_for = []
+
+    def count(graph, _inputs):
+        compiled_for.append(graph)
+        return graph
+
+    def model(key, position):
+        return prepare_keys(key * 2, rope=rope, position=position, backend=backend).tanh()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    counted = torch.compile(model, fullgraph=True, backend=count)
+    for position in (2, 3, 4, 9, 11):
+        expected, found = model(key, position), compiled(key, position)
+        assert torch.allclose(expected, found, atol=1e-6)
+        grads = [torch.autograd.grad(x.square().sum(), key)[0] for x in (expected, found)]
+        assert torch.allclose(*grads, atol=1e-6)
+        counted(key, position)
+    assert len(compiled_for) == 2
+
+
+def test_docstring_names_every_parameter():
+    assert undocumented_parameters(prepare_keys) == []
+
+
+K = torch.zeros(2, 2, 7, 8)
+TABLE = torch.zeros(9, 4)
+WRONG: list[tuple[dict, type[Exception], str]] = [
+    ({"key": [1]}, TypeError, "key is a list; a tensor fits"),
+    ({"key": K.long()}, TypeError, "key is torch.int64; float32, bfloat16"),
+    ({"key": K[0]}, ValueError, "3 dimensions; key .B, G, S, D., D above 0, fits; key"),
+    ({"key": K[..., :0]}, ValueError, "4 dimensions; key .B, G, S, D., D above 0, fits; key"),
+    ({"norm": "L2"}, ValueError, "norm is 'L2'; 'l2', 'rms', 'layer' or None fits"),
+    ({"eps": 0.0}, ValueError, "eps is 0.0; a positive finite number fits"),
+    ({"key_weight": TABLE}, ValueError, r"key_weight has shape \(9, 4\); \(8,\) fits; key"),
+    ({"position": -1}, ValueError, "position is -1; at least 0 fits"),
+    ({"position": 1.0}, TypeError, "position is a float; an int fits"),
+    ({"rope": TABLE}, TypeError, "rope is a Tensor; a pair of tensors"),
+    ({"rope": (TABLE, TABLE), "position": 3}, ValueError, r"two of \(at least 10, 4\) fit; key"),
+    ({"rope": (TABLE, TABLE), "key": K[..., 1:]}, ValueError, "rope cannot pair 7 features"),
+    ({"backend": "cuda"}, ValueError, "backend is 'cuda'; known: auto"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), WRONG)
+def test_errors(wrong, error, message):
+    with pytest.raises(error, match=r"^prepare_keys: ") as caught:
+        prepare_keys(**{"key": K} | wrong)
+    assert caught.match(message)
+
+
+@pytest.mark.parametrize("backend", sorted({"native", "triton"} - set(BACKENDS)))
+def test_backend_without_code_is_refused(backend):
+    with pytest.raises(BackendUnavailable, match=f"{backend}.* cannot serve this call"):
+        prepare_keys(K, backend=backend)
