@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyseq.ops.attention import accumulation_dtype
 from pyseq.ops.exponential_smoothing import exponential_smoothing
+from pyseq.ops.precision import accumulation_dtype
 
 # alpha, beta and phi keep this distance from 0 and 1, where a logit in float32 would arrive.
 MARGIN = 2**-20

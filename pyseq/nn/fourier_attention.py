@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyseq.ops.attention import accumulation_dtype
+from pyseq.ops.precision import accumulation_dtype
 
 BLOCK = 64  # positions mixed by one matrix product
 

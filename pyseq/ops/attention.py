@@ -1,14 +1,9 @@
-"""What the attention ops share: precision, who sees whom, logits, and rows that are not finite."""
+"""What the attention ops share: who sees whom, logits, and rows that are not finite."""
 
 import math
 
 import torch
 from torch import Tensor
-
-
-def accumulation_dtype(x: Tensor) -> torch.dtype:
-    """float64 for float64, float32 for everything narrower."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def visibility(

@@ -1,9 +1,10 @@
 """How an op is registered with PyTorch: its schema, its code, its fake and its gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _library = torch.library.Library("pyseq", "FRAGMENT")
 
@@ -17,27 +18,83 @@ def define(
         op (str): the op's name.
         signature (str): "(Tensor x, ...) -> Tensor", in the language of PyTorch's schemas.
         implementation (Callable): the op; it chooses the backend itself, so that nothing traces
-            the choice. Autograd is off inside it, and must not be needed.
+            the choice. Autograd and autocast are off inside it.
         fake (Callable): makes empty outputs of the right shape, dtype and strides.
     """
+
+    def alone(*arguments):
+        device = next(x for x in arguments if isinstance(x, Tensor)).device.type
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return implementation(*arguments)
+
     _library.define(op + signature)
-    _library.impl(op, implementation, "CompositeExplicitAutograd")
+    _library.impl(op, alone, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pyseq::{op}", fake, lib=_library)
 
 
-def differentiate(op: str, keep: Callable[..., None], backward: Callable[..., Any]) -> None:
-    """Give a registered op its gradient, once: a second derivative is refused, not left out.
+def define_gradient(
+    op: str,
+    saved: str,
+    implementation: Callable[..., Sequence[Any]],
+    *,
+    trainable: int,
+    keep: Callable[..., None],
+) -> None:
+    """Register ``<op>_backward(grad, <saved>, bool[] needs)`` and make it the op's gradient.
+
+    A second derivative is refused, not left out.
 
     Args:
         op (str): the op's name.
-        keep (Callable): keep(ctx, inputs, output) saves what the gradient needs.
-        backward (Callable): backward(ctx, *grads) calls registered ops only, and returns a
-            gradient or None for every input.
+        saved (str): what the gradient is made from, in the language of PyTorch's schemas: first the
+            op's first `trainable` inputs (any that is not needed may be None), then the other
+            tensors that `keep` saved, then its options.
+        implementation (Callable): implementation(grad, <saved>, needs) returns a gradient for each
+            trainable input in any dtype and strides, which are made the input's; what `needs` does
+            not ask for may be None.
+        trainable (int): how many of the op's inputs, counted from the first, have a gradient.
+        keep (Callable): keep(ctx, inputs, output) saves tensors and sets ctx.options.
     """
 
-    def once(ctx, *grads):
+    def backward(grad, *arguments):
+        found = implementation(grad, *arguments)
+        trained = zip(arguments[:trainable], found, arguments[-1], strict=True)
+        return [_as_input(x, gradient, grad) for x, gradient, need in trained if need]
+
+    def fake(_grad, *arguments):
+        trained = zip(arguments[:trainable], arguments[-1], strict=True)
+        return [torch.empty_like(x) for x, need in trained if need]
+
+    def differentiate(ctx, grad, *_other_outputs):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError(f"{op}: no second derivative; a backward without create_graph fits")
-        return backward(ctx, *grads)
+        needs = ctx.needs_input_grad[:trainable]
+        found = iter(registered(grad, *ctx.saved_tensors, *ctx.options, needs))
+        constants = len(ctx.needs_input_grad) - trainable
+        return (*(next(found) if need else None for need in needs), *[None] * constants)
 
-    torch.library.register_autograd(f"pyseq::{op}", once, setup_context=keep, lib=_library)
+    define(f"{op}_backward", f"(Tensor grad, {saved}, bool[] needs) -> Tensor[]", backward, fake)
+    registered = getattr(torch.ops.pyseq, f"{op}_backward")
+    torch.library.register_autograd(f"pyseq::{op}", differentiate, setup_context=keep, lib=_library)
+
+
+def keep_first(tensors: int) -> Callable[..., None]:
+    """For `define_gradient`: save the first inputs, which are tensors; the others are options."""
+
+    def keep(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.options = inputs[tensors:]
+
+    return keep
+
+
+def _as_input(x: Tensor, gradient: Tensor, grad: Tensor) -> Tensor:
+    """The gradient in the dtype and memory order of its input, not copied if it has them.
+
+    But never `grad` itself: an op's output may not share memory with its input.
+    """
+    strides = torch.empty_like(x, device="meta").stride()
+    fits = gradient.dtype == x.dtype and gradient.stride() == strides
+    if fits and gradient.data_ptr() != grad.data_ptr():
+        return gradient
+    return torch.empty_like(x).copy_(gradient)

@@ -500,7 +500,14 @@ def test_opcheck(dtype, rows, backend):
     arguments = (samples.clone().requires_grad_(wants), *trained, *options)
     torch.library.opcheck(ops.patch_embed.default, arguments)
     out = ops.patch_embed(samples, x["weight"], None, *options)
-    arguments = (torch.ones_like(out), samples, x["weight"], *options, [wants, True, rows])
+    arguments = (
+        torch.ones_like(out),
+        samples,
+        x["weight"],
+        x["bias"],
+        *options,
+        [wants, True, rows],
+    )
     torch.library.opcheck(ops.patch_embed_backward.default, arguments)
 
 

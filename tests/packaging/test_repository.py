@@ -28,7 +28,7 @@ TOP_LEVEL = {
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PUBLIC_MODULES = ("pyseq", "pyseq.ops", "pyseq.nn", "pyseq.data", "pyseq.models")
 WITH_EXAMPLES = [p for p in sorted((ROOT / "pyseq").rglob("*.py")) if ">>> " in p.read_text()]
-SHARED_BY_OPS = {"__init__", "attention", "backends", "checks", "registration"}
+SHARED_BY_OPS = {"__init__", "attention", "backends", "checks", "precision", "registration"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 

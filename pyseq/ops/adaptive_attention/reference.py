@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pyseq.ops.attention import (
-    accumulation_dtype,
     first_seeing_row,
     masked_logits,
     quarantine,
@@ -20,6 +19,7 @@ from pyseq.ops.attention import (
     to_heads,
     visibility,
 )
+from pyseq.ops.precision import accumulation_dtype
 
 # The published polynomial in the entropy, highest power first, and where it begins to be asked.
 COEFFICIENTS = (-0.037, 0.481, -2.3, 4.917, -1.791)

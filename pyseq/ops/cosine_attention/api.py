@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from pyseq.ops import checks
-from pyseq.ops.attention import accumulation_dtype, first_seeing_row
+from pyseq.ops.attention import first_seeing_row
 from pyseq.ops.cosine_attention import autograd  # noqa: F401  (registers the op)
+from pyseq.ops.precision import accumulation_dtype
 
 OP = "cosine_attention"
 

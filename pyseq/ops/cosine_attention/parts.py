@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import accumulation_dtype, masked_logits, quarantine, reached, to_heads
+from pyseq.ops.attention import masked_logits, quarantine, reached, to_heads
 from pyseq.ops.cosine_attention import reference
 from pyseq.ops.cosine_attention.reference import Options
+from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.prepare_keys.reference import (
     gain,
     gain_and_rotate,
@@ -42,22 +43,21 @@ def forward(
     *,
     options: Options,
 ) -> tuple[Tensor, Tensor]:
-    """`reference.attend` without a graph, out in the query's memory order."""
+    """`reference.attend`, out in the query's memory order."""
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:3], dtype=accumulation_dtype(query))
-    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
-        for heads, groups in _places(query, key, options):
-            out[heads], lse[heads] = reference.attend(
-                query[heads],
-                key[groups],
-                value[groups],
-                scale[heads[1]] if scale.dim() else scale,
-                query_weight,
-                key_weight,
-                cos,
-                sin,
-                options,
-            )
+    for heads, groups in _places(query, key, options):
+        out[heads], lse[heads] = reference.attend(
+            query[heads],
+            key[groups],
+            value[groups],
+            scale[heads[1]] if scale.dim() else scale,
+            query_weight,
+            key_weight,
+            cos,
+            sin,
+            options,
+        )
     return out, lse
 
 
@@ -74,8 +74,8 @@ def backward(
     *,
     options: Options,
     needs: Sequence[bool],
-) -> list[Tensor]:
-    """The gradients that `needs` asks for, of query, key, value, scale and the two weights.
+) -> list[Tensor | None]:
+    """The gradients of query, key, value, scale and the two weights, None where not needed.
 
     A row of `grad` with a NaN or an infinity makes NaN of the gradients of what its output depends
     on, and of nothing else.
@@ -83,27 +83,26 @@ def backward(
     exact = accumulation_dtype(query)
     inputs = (query, key, value, scale, query_weight, key_weight)
     wanted = {i: x for i, x in enumerate(inputs) if needs[i] and x is not None}
-    # The parameters' gradients are sums over the parts: rounded once, at the end.
-    totals = {i: torch.zeros_like(x, dtype=x.dtype if i < 3 else exact) for i, x in wanted.items()}
-    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
-        for heads, groups in _places(query, key, options):
-            found = _gradients(
-                grad[heads],
-                query[heads],
-                key[groups],
-                value[groups],
-                scale[heads[1]] if scale.dim() else scale,
-                query_weight,
-                key_weight,
-                cos,
-                sin,
-                options,
-                needs,
-            )
-            places = (heads, groups, groups, heads[1] if scale.dim() else ..., ..., ...)
-            for i, part in found.items():
-                totals[i][places[i]] += part
-    return [total.to(wanted[i].dtype) for i, total in totals.items()]
+    # All but the query's are sums over the parts, and must not be rounded on the way.
+    totals = {i: torch.zeros_like(x, dtype=exact if i else x.dtype) for i, x in wanted.items()}
+    for heads, groups in _places(query, key, options):
+        found = _gradients(
+            grad[heads],
+            query[heads],
+            key[groups],
+            value[groups],
+            scale[heads[1]] if scale.dim() else scale,
+            query_weight,
+            key_weight,
+            cos,
+            sin,
+            options,
+            needs,
+        )
+        places = (heads, groups, groups, heads[1] if scale.dim() else ..., ..., ...)
+        for i, part in found.items():
+            totals[i][places[i]] += part
+    return [totals.get(i) for i in range(len(inputs))]
 
 
 def _places(query: Tensor, key: Tensor, options: Options) -> Iterator[tuple[Place, Place]]:

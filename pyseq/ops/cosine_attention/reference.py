@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from pyseq.ops.attention import (
-    accumulation_dtype,
     first_seeing_row,
     masked_logits,
     quarantine,
@@ -15,6 +14,7 @@ from pyseq.ops.attention import (
     to_heads,
     visibility,
 )
+from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.prepare_keys.reference import gain_and_rotate, normalise
 
 

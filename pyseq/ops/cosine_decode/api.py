@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from pyseq.ops import checks
-from pyseq.ops.attention import accumulation_dtype
 from pyseq.ops.cosine_decode import autograd  # noqa: F401  (registers the op)
+from pyseq.ops.precision import accumulation_dtype
 
 OP = "cosine_decode"
 

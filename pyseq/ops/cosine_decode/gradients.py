@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import accumulation_dtype, quarantine, reached, to_heads
+from pyseq.ops.attention import quarantine, reached, to_heads
 from pyseq.ops.cosine_attention.reference import per_head
 from pyseq.ops.cosine_decode.reference import (
     Options,
@@ -19,6 +19,7 @@ from pyseq.ops.cosine_decode.reference import (
     rows_of,
     visibility,
 )
+from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.prepare_keys.reference import (
     gain,
     gain_and_rotate,

@@ -6,14 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import (
-    accumulation_dtype,
-    masked_logits,
-    quarantine,
-    reached,
-    to_heads,
-)
+from pyseq.ops.attention import masked_logits, quarantine, reached, to_heads
 from pyseq.ops.cosine_attention.reference import per_head
+from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.prepare_keys.reference import gain_and_rotate, normalise
 
 

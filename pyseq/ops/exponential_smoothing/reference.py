@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import accumulation_dtype
+from pyseq.ops.precision import accumulation_dtype
 
 
 def smooth(values: Tensor, alpha: Tensor, initial: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pyseq.ops.attention import (
-    accumulation_dtype,
     first_seeing_row,
     masked_logits,
     quarantine,
@@ -19,6 +18,7 @@ from pyseq.ops.attention import (
     to_heads,
     visibility,
 )
+from pyseq.ops.precision import accumulation_dtype
 
 
 def attend(

@@ -59,25 +59,24 @@ def gradients(
     stride: int,
     pad_end: bool,
     needs: Sequence[bool],
-) -> list[Tensor]:
-    """The gradients of samples, weight and bias, those that `needs` asks for.
+) -> list[Tensor | None]:
+    """The gradients of samples, weight and bias, not rounded; None where `needs` has none.
 
     Written out, because autograd is switched off inside an op under many of PyTorch's modes.
     """
     dtype = working_dtype(samples, weight)
     P = weight.shape[1]
     grad = grad.to(dtype)
-    found = []
+    found: list[Tensor | None] = [None] * 3
     if needs[0]:
         d_patches = grad @ weight.to(dtype)
         d_samples = _overlap_add(d_patches, samples.shape[1], stride, pad_end)
-        found.append((d_samples / _per_row(spread, dtype)).to(samples.dtype))
+        found[0] = d_samples / _per_row(spread, dtype)
     if needs[1]:
         x = patches(samples, center, spread, P, stride, pad_end, dtype)
-        d_weight = grad.flatten(0, 1).mT @ x.flatten(0, 1)
-        found.append(d_weight.to(weight.dtype))
+        found[1] = grad.flatten(0, 1).mT @ x.flatten(0, 1)
     if needs[2]:
-        found.append(grad.sum((0, 1)).to(weight.dtype))
+        found[2] = grad.sum((0, 1))
     return found
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import accumulation_dtype, quarantine
+from pyseq.ops.attention import quarantine
+from pyseq.ops.precision import accumulation_dtype
 
 
 def prepare(

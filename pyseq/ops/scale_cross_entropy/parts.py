@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import accumulation_dtype
+from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.scale_cross_entropy import reference
 
 MAX_LOGITS = 1 << 24  # logits per part: 64 MiB in float32
@@ -24,15 +24,14 @@ def forward(
     scales: Sequence[int],
     ignore_index: int | None,
 ) -> Tensor:
-    """`reference.losses` without a graph."""
+    """`reference.losses`."""
     dtype = accumulation_dtype(hidden)
     out = hidden.new_empty((len(scales), len(hidden)), dtype=dtype)
-    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        weight = weight.to(dtype)  # once for all parts
-        for rows in _parts(hidden, weight):
-            out[:, rows] = reference.losses(
-                hidden[rows], weight, bias, targets[rows], scales, ignore_index
-            )
+    weight = weight.to(dtype)  # once for all parts
+    for rows in _parts(hidden, weight):
+        out[:, rows] = reference.losses(
+            hidden[rows], weight, bias, targets[rows], scales, ignore_index
+        )
     return out
 
 
@@ -46,33 +45,32 @@ def backward(
     scales: Sequence[int],
     ignore_index: int | None,
     needs: Sequence[bool],
-) -> list[Tensor]:
-    """The gradients that `needs` asks for, of hidden, weight and bias, from grad (n_scales, N).
+) -> list[Tensor | None]:
+    """The gradients of hidden, weight and bias, None where not needed, from grad (n_scales, N).
 
     A row whose gradients are all 0, as every ignored one's, reaches nothing with its NaNs.
     """
     dtype = accumulation_dtype(hidden)
     inputs = (hidden, weight, bias)
     wanted = {i: x for i, x in enumerate(inputs) if needs[i] and x is not None}
-    # The parameters' gradients are sums over the parts: rounded once, at the end.
+    # The parameters' gradients are sums over the parts, and must not be rounded on the way.
     found = {i: torch.zeros_like(x, dtype=x.dtype if i == 0 else dtype) for i, x in wanted.items()}
-    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        ignored = reference.is_ignored(targets, ignore_index)
-        targets = targets.masked_fill(ignored, 0)
-        grad = grad.masked_fill(ignored, 0)
-        silent = (grad == 0).all(0)
-        exact_weight = weight.to(dtype)
-        for rows in _parts(hidden, weight):
-            h = hidden[rows].to(dtype).masked_fill(silent[rows, None], 0)
-            logits = reference.logits(h, exact_weight, bias)
-            d_logits = reference.logits_gradient(logits, targets[rows], grad[:, rows], scales)
-            if 0 in found:
-                found[0][rows] = d_logits @ exact_weight
-            if 1 in found:
-                found[1].addmm_(d_logits.mT, h)
-            if 2 in found:
-                found[2] += d_logits.sum(0)
-    return [found[i].to(x.dtype) for i, x in wanted.items()]
+    ignored = reference.is_ignored(targets, ignore_index)
+    targets = targets.masked_fill(ignored, 0)
+    grad = grad.masked_fill(ignored, 0)
+    silent = (grad == 0).all(0)
+    exact_weight = weight.to(dtype)
+    for rows in _parts(hidden, weight):
+        h = hidden[rows].to(dtype).masked_fill(silent[rows, None], 0)
+        logits = reference.logits(h, exact_weight, bias)
+        d_logits = reference.logits_gradient(logits, targets[rows], grad[:, rows], scales)
+        if 0 in found:
+            found[0][rows] = d_logits @ exact_weight
+        if 1 in found:
+            found[1].addmm_(d_logits.mT, h)
+        if 2 in found:
+            found[2] += d_logits.sum(0)
+    return [found.get(i) for i in range(3)]
 
 
 def _parts(hidden: Tensor, weight: Tensor) -> Iterator[slice]:

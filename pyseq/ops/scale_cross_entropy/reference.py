@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import accumulation_dtype
+from pyseq.ops.precision import accumulation_dtype
 
 
 def losses(
