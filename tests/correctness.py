@@ -8,18 +8,47 @@ both errors measured from float64.
 import contextlib
 import inspect
 import itertools
-import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from random import Random
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from pyseq.ops import backends
+
 Arguments = dict[str, Any]
+DOUBLE = torch.float64
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, DOUBLE]
 
 # What float64 itself leaves of sums of order one, which matters where the truth is 0, and where
 # float64 is what is tested.
 FLOAT64_ERROR = 1e-12
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = DOUBLE) -> Tensor:
+    """Normal numbers, the same for the same seed."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def swapped(x: Tensor, first: int, second: int) -> Tensor:
+    """The same tensor with two axes swapped in memory."""
+    return x.transpose(first, second).contiguous().transpose(first, second)
+
+
+# The same tensor in other memory.
+STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x,
+    "transposed": lambda x: swapped(x, -2, -1),
+    "every_other": lambda x: torch.stack([x, x], -1)[..., 0],
+}
+
+
+def cpu_backends(op: str) -> list[str]:
+    """The backends with code for an op that may serve tensors on the CPU."""
+    return ["reference", *(name for name in backends.SERVED_BY[op] if name != "triton")]
 
 
 def check_correct(
@@ -69,6 +98,25 @@ def check_correct(
         assert error <= allowed, f"{name} in {dtype}: error {error:.3g}, allowed {allowed:.3g}"
 
 
+def check_options(
+    op: Callable[..., Tensor],
+    exact: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
+    tensors: dict[str, Tensor],
+    dtype: torch.dtype,
+    backend: str,
+    **options: Any,
+) -> None:
+    """Apply the rule with the same options to all three."""
+    check_correct(
+        partial(op, backend=backend, **options),
+        partial(exact, **options),
+        partial(reference, **options),
+        tensors,
+        dtype,
+    )
+
+
 def _recast(x: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy with the same strides, in another dtype."""
     copy = torch.empty_strided(x.shape, x.stride(), dtype=dtype)
@@ -103,6 +151,40 @@ def _error(x: Tensor, truth: Tensor) -> float:
     return float((x.double() - truth).abs().nan_to_num(nan=float("inf")).max())
 
 
+def check_written_gradient(
+    specified: Tensor, served: Tensor, leaves: Sequence[Tensor], *, rtol: float = 1e-12
+) -> None:
+    """A registered op against its specification: the same output, and autograd's gradients."""
+    torch.testing.assert_close(served, specified, rtol=0, atol=0, equal_nan=True)
+    check_same_gradients(served, specified, leaves, random(*served.shape, seed=7), rtol=rtol)
+
+
+def check_same_gradients(
+    out: Tensor,
+    other: Tensor,
+    leaves: Sequence[Tensor],
+    grad: Tensor | None = None,
+    *,
+    rtol: float = 1e-12,
+    atol: float = 1e-12,
+) -> None:
+    """Two outputs have the same gradients; without `grad`, those of the sum of their squares."""
+    found, expected = (
+        torch.autograd.grad(y.square().sum() if grad is None else y, leaves, grad)
+        for y in (out, other)
+    )
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
+
+
+def check_refused(
+    op: Callable[..., Any], error: type[Exception], message: str, arguments: Arguments
+) -> None:
+    """A call ends in an error that begins with the op's name."""
+    with pytest.raises(error, match=f"^{op.__name__}: ") as caught:
+        op(**arguments)
+    assert caught.match(message)
+
+
 def sees(t: int, s: int, T: int, S: int, causal: bool, window: int | None, prefix: int) -> bool:
     """Whether query t of T sees key s of S: the oracle of every attention."""
     if s < prefix:
@@ -130,7 +212,7 @@ def nan_filled_memory() -> Iterator[None]:
 
 def pairwise(seed: int = 0, **choices: Sequence[Any]) -> list[Arguments]:
     """Few cases in which every two choices of different arguments meet at least once."""
-    draw = random.Random(seed)
+    draw = Random(seed)
     names = list(choices)
     wanted = {
         ((a, i), (b, j))

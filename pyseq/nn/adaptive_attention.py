@@ -8,6 +8,7 @@ from pyseq.nn.key_value_cache import KeyValueCache
 from pyseq.nn.rotary_embedding import RotaryEmbedding
 from pyseq.nn.self_attention import SelfAttention
 from pyseq.ops.adaptive_attention import adaptive_attention
+from pyseq.ops.adaptive_attention.api import check_coefficients
 
 TRAIN = ("soft", "adaptive")
 
@@ -34,8 +35,9 @@ class AdaptiveAttention(SelfAttention):
         backend (str): "auto", "reference", "native" or "triton".
 
     Raises:
+        TypeError: an argument is of the wrong kind.
         ValueError: the sizes do not divide, `rope` is made for another head width, `scale` is not
-            positive, or `train` is unknown.
+            positive, `coefficients` are none or not finite, or `train` is unknown.
 
     Source: Velickovic et al. 2024, Softmax Is Not Enough, arXiv 2410.01104.
 
@@ -71,9 +73,15 @@ class AdaptiveAttention(SelfAttention):
         )
         if train not in TRAIN:
             raise ValueError(f"AdaptiveAttention: train is {train!r}; one of {TRAIN} fits")
+        if coefficients is not None:
+            check_coefficients("AdaptiveAttention", coefficients)
         self.train_as = train
         self.coefficients = None if coefficients is None else tuple(coefficients)
         self.scale = self._checked_scale(scale)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{super().extra_repr()}, train={self.train_as!r}"
 
     def _mix(
         self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None

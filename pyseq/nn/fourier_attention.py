@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyseq.ops.precision import accumulation_dtype
+from pyseq.nn.checks import continues, kinds, sequence, state
+from pyseq.ops.precision import accumulation_dtype, without_autocast
+
+LAYER = "FourierAttention"
 
 BLOCK = 64  # positions mixed by one matrix product
 
@@ -70,12 +73,11 @@ class FourierAttention(nn.Module):
         self, width: int, *, modes: int = 16, longest: float = 1024, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        kinds(LAYER, int, width=width, modes=modes)
         if width < 1 or modes < 1:
-            raise ValueError(
-                f"FourierAttention: width {width} and {modes} modes; positive numbers fit"
-            )
+            raise ValueError(f"{LAYER}: width {width} and {modes} modes; positive numbers fit")
         if not 2 <= longest < math.inf:
-            raise ValueError(f"FourierAttention: longest is {longest}; at least 2 steps fit")
+            raise ValueError(f"{LAYER}: longest is {longest}; at least 2 steps fit")
         self.value_and_gate = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
@@ -103,6 +105,10 @@ class FourierAttention(nn.Module):
         """
         return FourierState()
 
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"modes={self.omega.shape[1]}"
+
     def forward(self, x: Tensor, *, cache: FourierState | None = None) -> Tensor:
         """Mix a sequence, or its next piece.
 
@@ -116,21 +122,21 @@ class FourierAttention(nn.Module):
             Tensor (B, T, width), dtype of x.
 
         Raises:
-            ValueError: `cache` has seen another number of sequences.
+            TypeError: x is no tensor, or the cache is of another kind.
+            ValueError: x has another shape, or `cache` is of another number or dtype of sequences.
         """
-        state = None if cache is None else cache.modes
-        if state is not None and len(state) != len(x):
-            raise ValueError(
-                f"FourierAttention: {len(x)} sequences, and a cache of {len(state)};"
-                " a new cache for every batch fits"
-            )
+        sequence(LAYER, x, self.out.in_features)
+        state(LAYER, cache, FourierState)
         values, gate = self.value_and_gate(x).chunk(2, dim=-1)
-        with torch.autocast(x.device.type, enabled=False):
-            exact = accumulation_dtype(values)
-            omega, amplitude = self.omega.to(exact), self.amplitude.to(exact)
-            mixed, state = mix(values.to(exact), self.decay(), omega, amplitude, state)
+        with without_autocast(x.device):
+            exact = values.to(accumulation_dtype(values))
+            held = None if cache is None else cache.modes
+            continues(LAYER, exact, held)
+            omega, amplitude = self.omega.to(exact.dtype), self.amplitude.to(exact.dtype)
+            mixed, modes = mix(exact, self.decay(), omega, amplitude, held)
         if cache is not None:
-            cache.modes = state.detach()
+            with torch.inference_mode(False):  # so that the cache is good outside of it too
+                cache.modes = modes.detach().clone()
         return self.dropout(self.out(nn.functional.silu(gate) * mixed.to(gate.dtype)))
 
 
@@ -162,7 +168,7 @@ def mix(
 def _mix_blocks(
     values: Tensor, length: int, decay: Tensor, omega: Tensor, amplitude: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`mix`, where T is a multiple of `length`; two products for each channel and a short scan."""
+    """`mix`, where T is a multiple of `length`; two products for each channel and a scan."""
     (B, T, C), M = values.shape, omega.shape[1]
     count = T // length
     steps = torch.arange(length + 1, device=values.device, dtype=values.dtype)
@@ -178,16 +184,25 @@ def _mix_blocks(
 
     blocks = values.view(B, count, length, C).permute(3, 0, 1, 2).flatten(1, 2)
     written = blocks @ write.transpose(1, 2).flatten(2)  # (C, B * blocks, M * 2)
-    written = written.view(C, B, count, M, 2).permute(2, 1, 0, 3, 4)
-    turn_cos, turn_sin = cos[..., length], sin[..., length]
-    states = []  # before each block
-    for block in written:
-        states.append(state)
-        real, imaginary = state.unbind(-1)
-        turned = torch.stack(
-            (turn_cos * real - turn_sin * imaginary, turn_sin * real + turn_cos * imaginary), -1
-        )
-        state = turned + block
-    before = torch.stack(states).permute(2, 1, 0, 3, 4).reshape(C, B * count, M * 2)
+    written = written.view(C, B, count, M, 2).permute(1, 2, 0, 3, 4)
+    states = _scan(torch.cat((state[:, None], written), 1), length * decay, length * omega)
+    before = states[:, :-1].permute(2, 0, 1, 3, 4).reshape(C, B * count, M * 2)
     mixed = blocks @ within + before @ read.flatten(1, 2)  # (C, B * blocks, L)
-    return mixed.view(C, B, T).permute(1, 2, 0), state
+    return mixed.view(C, B, T).permute(1, 2, 0), states[:, -1]
+
+
+def _scan(x: Tensor, decay: Tensor, omega: Tensor) -> Tensor:
+    """s_n = exp(i omega - decay) s_(n-1) + x_n along axis 1 of x (B, n, C, M, 2), by doubling.
+
+    After the round of step d, s_n holds the last 2 d terms. As many rounds as n has binary digits,
+    so that a compiled graph serves many lengths.
+    """
+    step = 1
+    while step < x.shape[1]:
+        size = torch.exp(-step * decay)
+        cos, sin = size * torch.cos(step * omega), size * torch.sin(step * omega)
+        real, imaginary = x[:, :-step].unbind(-1)
+        turned = torch.stack((cos * real - sin * imaginary, sin * real + cos * imaginary), -1)
+        x = torch.cat((x[:, :step], x[:, step:] + turned), 1)
+        step *= 2
+    return x

@@ -77,6 +77,10 @@ class HardAttention(SelfAttention):
         self.train_as, self.serve_as = train, serve
         self.scale = self._checked_scale(scale)
 
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{super().extra_repr()}, train={self.train_as!r}, serve={self.serve_as!r}"
+
     def _mix(
         self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None
     ) -> Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from pyseq.nn.checks import kinds
+
 
 class KeyValueCache:
     """Buffers for the keys and values of one attention layer, which grow by doubling.
@@ -29,6 +31,7 @@ class KeyValueCache:
     """
 
     def __init__(self, capacity: int = 0) -> None:
+        kinds("KeyValueCache", int, capacity=capacity)
         if capacity < 0:
             raise ValueError(f"KeyValueCache: capacity is {capacity}; 0 or more fits")
         self.length = 0
@@ -48,6 +51,13 @@ class KeyValueCache:
         Raises:
             ValueError: the shape (but for T), dtype or device is not that of what is held.
         """
+        if key.dim() != 4:
+            raise ValueError(f"KeyValueCache: key {tuple(key.shape)}; (B, G, T, D) fits")
+        if self._buffers is None and (value.shape != key.shape or value.dtype != key.dtype):
+            raise ValueError(
+                f"KeyValueCache: key {tuple(key.shape)} in {key.dtype}, value {tuple(value.shape)}"
+                f" in {value.dtype}; equal ones fit"
+            )
         end = self.length + key.shape[2]
         keys, values = self._room_for(end, key)
         for buffer, x, name in ((keys, key, "key"), (values, value, "value")):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from pyseq.nn.checks import kinds, sequence
+
 READS = ("prefix", "gate")
 
 
@@ -11,7 +13,8 @@ class MemoryTokens(nn.Module):
 
     "prefix" puts them in front, for the attention layers that follow; `remove` drops them again.
     They stand before all positions and never see the sequence, so causal layers stay causal; an
-    attention with a window reaches them only if its `prefix` is `count`.
+    attention with a window reaches them only if its `prefix` is `count`. Where later layers have a
+    cache, put the tokens in front of the first piece only.
 
     "gate" adds to every position what it reads, and no position:
     x_t + sigmoid(w x_t) softmax(W x_t tokens^T / sqrt(width)) tokens, w and W without biases.
@@ -39,6 +42,7 @@ class MemoryTokens(nn.Module):
 
     def __init__(self, count: int, width: int, *, read: str = "prefix") -> None:
         super().__init__()
+        kinds("MemoryTokens", int, count=count, width=width)
         if count < 1 or width < 1:
             raise ValueError(f"MemoryTokens: {count} tokens of width {width}; positive sizes fit")
         if read not in READS:
@@ -61,15 +65,16 @@ class MemoryTokens(nn.Module):
         Raises:
             ValueError: x has another shape.
         """
-        if x.dim() != 3 or x.shape[2] != self.width:
-            raise ValueError(
-                f"MemoryTokens: x has shape {tuple(x.shape)}; (B, T, {self.width}) fits"
-            )
+        sequence("MemoryTokens", x, self.width)
         if self.read == "prefix":
             return torch.cat((self.tokens.to(x.dtype).expand(len(x), -1, -1), x), 1)
         logits = self.query(x) @ self.tokens.mT * self.width**-0.5  # (B, T, count)
         found = torch.softmax(logits, -1) @ self.tokens
         return (x + torch.sigmoid(self.gate(x)) * found).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{self.count}, {self.width}, read={self.read!r}"
 
     def remove(self, x: Tensor) -> Tensor:
         """Drop the positions that `forward` put in front; with "gate" there are none.
@@ -85,9 +90,9 @@ class MemoryTokens(nn.Module):
         """
         if self.read == "gate":
             return x
-        if x.shape[1] < self.count:
+        if x.dim() < 2 or x.shape[1] < self.count:
             raise ValueError(
-                f"MemoryTokens: x has {x.shape[1]} positions; at least the {self.count} in front"
-                " fit"
+                f"MemoryTokens: x has shape {tuple(x.shape)}; at least the {self.count}"
+                " positions in front fit"
             )
         return x[:, self.count :]

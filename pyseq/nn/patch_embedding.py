@@ -5,14 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyseq.nn.checks import kinds
+from pyseq.ops import checks
 from pyseq.ops.patch_embed import patch_embed
-from pyseq.ops.patch_embed.api import (
-    CENTER,
-    SPREAD,
-    check_number,
-    check_samples,
-    check_stride,
-)
+from pyseq.ops.patch_embed.api import check_samples, check_stride
 from pyseq.ops.patch_embed.reference import count, working_dtype
 
 LAYER = "PatchEmbedding"
@@ -98,13 +94,15 @@ class PatchEmbedding(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        kinds(LAYER, int, patch=patch, width=width)
+        kinds(LAYER, bool, normalise=normalise, pad_end=pad_end, causal=causal, bias=bias)
         if patch < 1 or width < 1:
             raise ValueError(f"{LAYER}: patch {patch} and width {width}; positive sizes fit")
         stride = patch if stride is None else stride
         check_stride(LAYER, stride, patch)
-        check_number(LAYER, "eps", eps, SPREAD)
-        check_number(LAYER, "center", center, CENTER)
-        check_number(LAYER, "spread", spread, SPREAD)
+        checks.positive(LAYER, "eps", eps)
+        checks.finite(LAYER, "center", center)
+        checks.positive(LAYER, "spread", spread)
         if normalise and (center, spread) != (0.0, 1.0):
             raise ValueError(
                 f"{LAYER}: center {center} and spread {spread} with normalise=True, which measures"

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from pyseq.nn.checks import kinds
+
 
 class RotaryEmbedding(nn.Module):
     """Cosines and sines by which queries and keys are rotated: angle = position * base^(-2i/D).
 
     Pair i of a head of width D is features (i, i + D/2). The tables grow to the longest request and
-    are kept, in float32, per device; they are not saved with the model.
+    are kept, in float32, per device; they are neither saved nor copied with the model.
 
     Args:
         head_dim (int): width D of a head; even.
@@ -28,6 +30,7 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, head_dim: int, *, base: float = 10000.0) -> None:
         super().__init__()
+        kinds("RotaryEmbedding", int, head_dim=head_dim)
         if head_dim < 2 or head_dim % 2:
             raise ValueError(
                 f"RotaryEmbedding: head_dim is {head_dim}; a positive even number fits"
@@ -36,8 +39,8 @@ class RotaryEmbedding(nn.Module):
             raise ValueError(f"RotaryEmbedding: base is {base}; a number above 1 fits")
         self.head_dim = head_dim
         self.base = base
-        # Not a buffer: model.bfloat16() must not round angles.
-        self._tables = self._make(0, torch.device("cpu"))
+        # Not buffers: model.bfloat16() must not round angles.
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def forward(
         self, positions: int, *, offset: int = 0, device: torch.device | str | None = None
@@ -61,10 +64,17 @@ class RotaryEmbedding(nn.Module):
             )
         device = torch.device("cpu" if device is None else device)
         end = offset + positions
-        cos, sin = self._tables
-        if cos.device != device or cos.shape[0] < end:
-            self._tables = cos, sin = self._make(max(end, 2 * cos.shape[0]), device)
+        held = self._tables.get(device)
+        if held is None or held[0].shape[0] < end:
+            held = self._make(end if held is None else max(end, 2 * held[0].shape[0]), device)
+            if type(held[0]) is Tensor:  # a table of a fake mode must not outlive it
+                self._tables[device] = held
+        cos, sin = held
         return cos[offset:end], sin[offset:end]
+
+    def __getstate__(self) -> dict:
+        """What is pickled and copied: everything but the tables."""
+        return {**self.__dict__, "_tables": {}}
 
     def _make(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         # Tables made during a validation in inference mode must serve the training after it.

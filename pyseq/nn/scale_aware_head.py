@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyseq.nn.checks import kinds
+from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.scale_cross_entropy.api import check_scales
 
 
@@ -41,6 +43,8 @@ class ScaleAwareHead(nn.Linear):
     def __init__(
         self, width: int, alphabet: int, *, scales: Sequence[int] = (1,), bias: bool = False
     ) -> None:
+        kinds("ScaleAwareHead", int, width=width, alphabet=alphabet)
+        kinds("ScaleAwareHead", bool, bias=bias)
         if width < 1 or alphabet < 1:
             raise ValueError(
                 f"ScaleAwareHead: width {width} and alphabet {alphabet}; positive sizes fit"
@@ -80,11 +84,11 @@ class ScaleAwareHead(nn.Linear):
         Raises:
             ValueError: the head was not made for this scale.
         """
+        kinds("ScaleAwareHead", int, scale=scale)
         if scale != 1 and scale not in self.scales:
             raise ValueError(f"ScaleAwareHead: scale is {scale}; 1 or one of {self.scales} fits")
         logits = self(hidden)
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        log_p = torch.log_softmax(logits.to(dtype), -1)  # (..., V)
+        log_p = torch.log_softmax(logits.to(accumulation_dtype(logits)), -1)  # (..., V)
         missing = -self.out_features % scale
         log_p = nn.functional.pad(log_p, (0, missing), value=-math.inf)
         return log_p.unflatten(-1, (-1, scale)).logsumexp(-1)

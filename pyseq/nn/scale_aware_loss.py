@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pyseq.nn.checks import kinds
 from pyseq.ops.scale_cross_entropy.api import check_reduction, check_scales, scale_cross_entropy
 
 
@@ -78,12 +79,26 @@ class ScaleAwareLoss(nn.Module):
             TypeError: `bins` holds something else than ints, or an option is of the wrong kind.
             ValueError: a number is out of its range.
         """
+        if not isinstance(bins, tuple | list):
+            raise TypeError(
+                f"ScaleAwareLoss: bins is a {type(bins).__name__}; a tuple of ints fits"
+            )
+        kinds(
+            "ScaleAwareLoss",
+            int,
+            alphabet=alphabet,
+            **{f"bins[{i}]": b for i, b in enumerate(bins)},
+        )
         if alphabet < 1 or any(b < 1 for b in bins):
             raise ValueError(
                 f"ScaleAwareLoss: alphabet {alphabet} in {tuple(bins)} bins; positive numbers fit"
             )
         widths = [-(-alphabet // b) for b in bins]  # rounded up
         return cls(tuple(dict.fromkeys([1, *widths])), **options)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"scales={self.scales}, scale_weights={self.scale_weights}"
 
     def forward(self, hidden: Tensor, head: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Compare what the head makes of every row with its target.

@@ -1,11 +1,11 @@
 """What the self-attention modules share: projections, rotation, cache."""
 
-import math
-
 from torch import Tensor, nn
 
+from pyseq.nn.checks import kinds, sequence, state
 from pyseq.nn.key_value_cache import KeyValueCache
 from pyseq.nn.rotary_embedding import RotaryEmbedding
+from pyseq.ops.checks import positive
 from pyseq.ops.cosine_attention import cosine_attention
 from pyseq.ops.prepare_keys import prepare_keys
 
@@ -39,6 +39,11 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        kinds(name, int, width=width, heads=heads, key_heads=key_heads)
+        kinds(name, bool, causal=causal)
+        kinds(name, str, backend=backend)
+        if rope is not None:
+            kinds(name, RotaryEmbedding, rope=rope)
         if heads < 1 or width < 1 or width % heads:
             raise ValueError(
                 f"{name}: {heads} heads cannot share a width of {width};"
@@ -77,16 +82,21 @@ class SelfAttention(nn.Module):
 
         Args:
             x (Tensor (B, T, width), floating): the sequences; with a cache, what follows it.
-            cache (KeyValueCache | None): the positions before x; x's are added to it. Pieces of any
-                lengths give, within rounding, what the whole sequence gives. For inference: nothing
-                flows back into what is held.
+            cache (KeyValueCache | None): the positions before x of these sequences in this layer;
+                x's are added to it. Pieces of any lengths give, within rounding, what the whole
+                sequence gives. For inference: nothing flows back into what is held, and it is
+                overwritten in place.
 
         Returns:
             Tensor (B, T, width), dtype of x.
 
         Raises:
-            ValueError: there is a cache and the layer is not causal.
+            TypeError: x is no tensor, or the cache is of another kind.
+            ValueError: x has another shape; there is a cache and the layer is not causal; or the
+                cache is of other sequences, another dtype or device.
         """
+        sequence(type(self).__name__, x, self.out.in_features)
+        state(type(self).__name__, cache, KeyValueCache)
         if cache is not None:
             self._refuse_cache()
         B, T, width = x.shape
@@ -99,6 +109,10 @@ class SelfAttention(nn.Module):
         mixed = self._mix(query, key, value, cache)
         # mixed has the memory order of query, (B, T, H, D), so this is a view
         return self.dropout(self.out(mixed.transpose(1, 2).reshape(B, T, width)))
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"heads={self.heads}, key_heads={self.key_heads}, causal={self.causal}"
 
     def _mix(
         self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None
@@ -135,8 +149,7 @@ class SelfAttention(nn.Module):
     def _checked_scale(self, scale: float | None) -> float:
         if scale is None:
             return self.head_dim**-0.5
-        if not 0 < scale < math.inf:
-            raise ValueError(f"{type(self).__name__}: scale is {scale}; a positive number fits")
+        positive(type(self).__name__, "scale", scale)
         return scale
 
     def _refuse_cache(self) -> None:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from pyseq.nn.checks import kinds
+
 
 class SwiGLU(nn.Module):
     """Widen, gate and narrow again: (silu(x W_g) * x W_v) W_o, without biases.
@@ -26,6 +28,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
+        kinds("SwiGLU", int, width=width, hidden=hidden)
         if width < 1 or hidden < 1:
             raise ValueError(f"SwiGLU: width {width} and hidden {hidden}; positive sizes fit")
         self.gate_and_value = nn.Linear(width, 2 * hidden, bias=False)

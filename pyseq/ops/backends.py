@@ -93,14 +93,15 @@ def choose(op: str, backend: str, refusals: Mapping[str, Refusal]) -> str:
         ValueError: `backend`, or PYSEQ_BACKEND in place of "auto", is no backend's name.
         BackendUnavailable: a backend asked for by name cannot serve the call.
     """
-    if backend == "auto":
-        backend = os.environ.get("PYSEQ_BACKEND", "auto")
+    asked = "backend"
+    if backend == "auto" and "PYSEQ_BACKEND" in os.environ:
+        asked, backend = "PYSEQ_BACKEND", os.environ["PYSEQ_BACKEND"]
     if backend == "reference":
         return backend
     if backend == "auto":
         return _first_that_serves(op, refusals)
     if backend not in BACKENDS:
-        raise ValueError(f"{op}: backend is {backend!r}; known: auto, {', '.join(BACKENDS)}")
+        raise ValueError(f"{op}: {asked} is {backend!r}; known: auto, {', '.join(BACKENDS)}")
     reason = refusals[backend]() if backend in refusals else f"{op} has no {backend} code"
     if reason is not None:
         raise BackendUnavailable(f"{op}: backend {backend!r} cannot serve this call: {reason}")

@@ -3,13 +3,14 @@
 Every message reads `op: what came; what fits; shapes`.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LARGEST = torch.finfo(torch.float32).max
+SMALLEST = torch.finfo(torch.float32).tiny
 NORMS = ("l2", "rms", "layer", None)
 
 
@@ -17,6 +18,8 @@ def tensor(op: str, name: str, x: Tensor, dtypes: Sequence[torch.dtype] = FLOATI
     """A tensor of one of `dtypes`."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} is a {type(x).__name__}; a tensor fits")
+    if x.layout != torch.strided:
+        raise TypeError(f"{op}: {name} is {x.layout}; a dense tensor fits")
     if x.dtype not in dtypes:
         raise TypeError(f"{op}: {name} is {x.dtype}; {_names(dtypes)} fits")
 
@@ -152,17 +155,20 @@ def constant(op: str, name: str, x: Tensor) -> None:
 
 
 def finite(op: str, name: str, number: float) -> None:
-    """A Python number that is neither NaN nor infinite."""
+    """A Python number that float32 can hold."""
     _number(op, name, number)
-    if not -math.inf < number < math.inf:
-        raise ValueError(f"{op}: {name} is {number}; a finite number fits")
+    if not -LARGEST <= number <= LARGEST:
+        raise ValueError(f"{op}: {name} is {number}; a finite number of float32 fits")
 
 
 def positive(op: str, name: str, number: float) -> None:
-    """A finite Python number above 0."""
+    """A Python number above 0 that float32 can hold in full precision."""
     _number(op, name, number)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{op}: {name} is {number}; a positive finite number fits")
+    if not SMALLEST <= number <= LARGEST:
+        raise ValueError(
+            f"{op}: {name} is {number}; a positive finite number of float32 fits,"
+            f" {SMALLEST:.3g} to {LARGEST:.3g}"
+        )
 
 
 def count(op: str, name: str, number: int, least: int) -> None:
@@ -171,6 +177,8 @@ def count(op: str, name: str, number: int, least: int) -> None:
         raise TypeError(f"{op}: {name} is a {type(number).__name__}; an int fits")
     if number < least:
         raise ValueError(f"{op}: {name} is {number}; at least {least} fits")
+    if number >= 2**63:
+        raise ValueError(f"{op}: {name} is {number}; less than 2^63 fits")
 
 
 def flag(op: str, name: str, x: bool) -> None:

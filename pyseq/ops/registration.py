@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from pyseq.ops.precision import without_autocast
 
 _library = torch.library.Library("pyseq", "FRAGMENT")
 
@@ -23,13 +26,32 @@ def define(
     """
 
     def alone(*arguments):
-        device = next(x for x in arguments if isinstance(x, Tensor)).device.type
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        first = next(x for x in arguments if isinstance(x, Tensor))
+        with torch.no_grad(), without_autocast(first.device):
             return implementation(*arguments)
 
     _library.define(op + signature)
     _library.impl(op, alone, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pyseq::{op}", fake, lib=_library)
+
+
+def call(op: str, *arguments: Any) -> Any:
+    """``torch.ops.pyseq.<op>(*arguments)``, the last of which is the backend's name.
+
+    Raises:
+        TypeError: the backend is no string.
+        RuntimeError: forward mode is asked for, for which PyTorch would silently take 0.
+    """
+    if not isinstance(arguments[-1], str):
+        raise TypeError(f"{op}: backend is a {type(arguments[-1]).__name__}; a str fits")
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+        tensors = (x for x in arguments if isinstance(x, Tensor))
+        if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+            raise RuntimeError(
+                f"{op}: no derivative in forward mode (jvp, jacfwd); reverse mode, as by backward,"
+                " fits"
+            )
+    return getattr(torch.ops.pyseq, op)(*arguments)
 
 
 def define_gradient(

@@ -48,7 +48,7 @@ def test_every_parameter_learns(train):
     ("options", "message"),
     [
         ({"train": "hard"}, "train is 'hard'; one of .'soft', 'adaptive'. fits"),
-        ({"scale": -1.0}, "scale is -1.0; a positive number fits"),
+        ({"scale": -1.0}, "scale is -1.0; a positive finite number"),
     ],
 )
 def test_errors(options, message):

@@ -315,3 +315,30 @@ def test_docstring_names_every_parameter():
     assert undocumented_parameters(ExponentialSmoothingAttention) == []
     assert undocumented_parameters(ExponentialSmoothingAttention.forward) == []
     assert undocumented_parameters(SmoothingState) == []
+
+
+def test_a_cache_begun_in_inference_mode_goes_on_outside():
+    layer, x = ExponentialSmoothingAttention(16, 4), torch.randn(2, 6, 16)
+    cache = layer.new_cache()
+    with torch.inference_mode():
+        first = layer(x[:, :4], cache=cache)
+    second = layer(x[:, 4:], cache=cache)
+    assert torch.allclose(torch.cat((first, second), 1), layer(x), atol=1e-5)
+
+
+def test_wrong_input():
+    layer = ExponentialSmoothingAttention(16, 4)
+    with pytest.raises(TypeError, match="x is a list; a tensor fits"):
+        layer([1.0])
+    with pytest.raises(ValueError, match=r"x has shape \(5, 16\); \(B, T, 16\) fits"):
+        layer(torch.zeros(5, 16))
+    with pytest.raises(TypeError, match=r"cache is a str; a .*State from new_cache.. fits"):
+        layer(torch.zeros(2, 5, 16), cache="no")
+
+
+def test_a_cache_of_another_dtype_is_refused():
+    layer = ExponentialSmoothingAttention(16, 4)
+    cache = layer.new_cache()
+    layer(torch.randn(2, 3, 16), cache=cache)
+    with pytest.raises(ValueError, match=r"the cache holds torch.float32, this computes in .*64"):
+        layer.double()(torch.randn(2, 3, 16, dtype=torch.float64), cache=cache)

@@ -75,7 +75,7 @@ def test_the_scale_does_not_change_the_choice():
     [
         ({"train": "hard"}, "train is 'hard'; one of .'soft', 'straight_through'. fits"),
         ({"serve": "straight_through"}, "serve is 'straight_through'; one of"),
-        ({"scale": 0.0}, "scale is 0.0; a positive number fits"),
+        ({"scale": 0.0}, "scale is 0.0; a positive finite number"),
         ({"scale": float("nan")}, "scale is nan"),
     ],
 )

@@ -146,7 +146,7 @@ def test_compiles_whole(read):
         (lambda: tokens()(torch.zeros(2, 5, 8)), r"x has shape \(2, 5, 8\); \(B, T, 16\) fits"),
         (lambda: tokens()(torch.zeros(5, 16)), r"x has shape \(5, 16\)"),
         (lambda: tokens(read="gate")(torch.zeros(2, 1, 1)), r"x has shape \(2, 1, 1\)"),
-        (lambda: tokens().remove(torch.zeros(1, 2, 16)), "x has 2 positions; at least the 3"),
+        (lambda: tokens().remove(torch.zeros(1, 2, 16)), "x has shape .*; at least the 3"),
     ],
 )
 def test_errors(make, message):

@@ -305,10 +305,10 @@ def test_print_shows_the_options():
         ({"stride": 9}, ValueError, "stride is 9; at most the length of a patch, 8, fits"),
         ({"stride": 0}, ValueError, "stride is 0; at least 1 fits"),
         ({"stride": 2.0}, TypeError, "stride is a float; an int fits"),
-        ({"eps": 0.0}, ValueError, "eps is 0.0; 1.18e-38 to"),
-        ({"center": math.inf}, ValueError, "center is inf; a finite number fits"),
+        ({"eps": 0.0}, ValueError, "eps is 0.0; a positive .*, 1.18e-38 to"),
+        ({"center": math.inf}, ValueError, "center is inf; a finite number of float32 fits"),
         ({"center": "0"}, TypeError, "center is a str; a float fits"),
-        ({"spread": 0.0}, ValueError, "spread is 0.0; 1.18e-38 to"),
+        ({"spread": 0.0}, ValueError, "spread is 0.0; a positive .*, 1.18e-38 to"),
         (
             {"normalise": True, "center": 1.0},
             ValueError,

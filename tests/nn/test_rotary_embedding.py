@@ -1,9 +1,12 @@
 """The tables of RotaryEmbedding."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyseq.nn import RotaryEmbedding
 from tests.correctness import undocumented_parameters
@@ -78,3 +81,22 @@ def test_errors(make, message):
 def test_docstring_names_every_parameter():
     assert undocumented_parameters(RotaryEmbedding) == []
     assert undocumented_parameters(RotaryEmbedding.forward) == []
+
+
+def test_tables_of_a_fake_mode_do_not_outlive_it():
+    rope = RotaryEmbedding(8)
+    with FakeTensorMode():
+        rope(40)
+    cos, _ = rope(4)
+    assert type(cos) is torch.Tensor
+    assert cos[0].tolist() == [1.0] * 4
+
+
+def test_tables_of_two_devices_are_kept_and_neither_pickled_nor_copied():
+    rope = RotaryEmbedding(8)
+    on_cpu, on_meta = rope(10)[0], rope(10, device="meta")[0]
+    assert rope(10)[0].data_ptr() == on_cpu.data_ptr()
+    assert on_meta.device.type == "meta"
+    rope(20000)
+    assert len(pickle.dumps(rope)) < 5000
+    assert torch.equal(copy.deepcopy(rope)(10)[0], on_cpu)

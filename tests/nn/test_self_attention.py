@@ -138,3 +138,54 @@ def test_errors(layer, sizes, options, message):
 def test_docstrings_name_every_parameter():
     assert undocumented_parameters(SelfAttention) == []
     assert undocumented_parameters(SelfAttention.forward) == []
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("sizes", "options", "message"),
+    [
+        ((32.0, 4, 2), {}, "width is a float; a int fits"),
+        ((32, "4", 2), {}, "heads is a str; a int fits"),
+        ((32, 4, 2), {"causal": "no"}, "causal is a str; a bool fits"),
+        ((32, 4, 2), {"backend": None}, "backend is a NoneType; a str fits"),
+        ((32, 4, 2), {"rope": (1, 2)}, "rope is a tuple; a RotaryEmbedding fits"),
+    ],
+)
+def test_wrong_kinds(layer, sizes, options, message):
+    with pytest.raises(TypeError, match=f"Attention: {message}"):
+        layer(*sizes, **options)
+
+
+@EVERY
+def test_wrong_input(layer):
+    attention = make(layer)
+    with pytest.raises(TypeError, match="Attention: x is a list; a tensor fits"):
+        attention([1.0])
+    for shape in ((5, 32), (2, 5, 31)):
+        with pytest.raises(ValueError, match=r"Attention: x has shape .*; \(B, T, 32\) fits"):
+            attention(torch.zeros(*shape))
+    with pytest.raises(TypeError, match="cache is a dict; a KeyValueCache from new_cache"):
+        attention(torch.zeros(2, 5, 32), cache={})
+
+
+@EVERY
+def test_finite_but_huge_future_does_not_matter(layer):
+    """Hidden scores may overflow to NaN; they are hidden all the same."""
+    attention = make(layer).eval()
+    x = torch.randn(1, 6, 32)
+    changed = x.clone()
+    changed[:, 4:] = 3e38 * torch.sign(torch.randn(1, 2, 32))
+    with torch.no_grad():
+        assert torch.equal(attention(x)[:, :4], attention(changed)[:, :4])
+
+
+def test_print_tells_the_settings():
+    assert "norm='l2', scale_max=50.0, window=3, prefix=0" in repr(make(CosineAttention, window=3))
+    assert "heads=4, key_heads=2, causal=True, train='soft', serve='hard'" in repr(
+        make(HardAttention)
+    )
+    assert "causal=False, train='soft'" in repr(make(AdaptiveAttention, causal=False))
+
+
+def test_as_many_key_heads_as_heads():
+    assert CosineAttention(60, 6, None).key_heads == HardAttention(60, 6).key_heads == 6

@@ -7,20 +7,18 @@ from functools import partial
 import pytest
 import torch
 
-from pyseq.ops import BackendUnavailable
 from pyseq.ops.prepare_keys import prepare_keys, reference
-from tests.correctness import check_correct, nan_filled_memory, pairwise, undocumented_parameters
-from tests.ops.test_cosine_attention import STRIDES, angles, random, ready
+from tests.correctness import (
+    DTYPES,
+    check_options,
+    check_refused,
+    check_written_gradient,
+    pairwise,
+    random,
+)
+from tests.ops.attention_inputs import NORMS, STRIDES, angles, ready
 
 BACKENDS = ["reference"]
-NORMS = ["l2", "rms", "layer", None]
-DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-
-
-@pytest.fixture(autouse=True)
-def _poisoned_memory():
-    with nan_filled_memory():
-        yield
 
 
 def oracle(key, key_weight=None, norm="l2", eps=1e-6, rope=None, position=0):
@@ -37,14 +35,7 @@ def specification(key, key_weight=None, norm="l2", eps=1e-6, rope=None, position
     return reference.prepare(key, key_weight, cos, sin, norm, eps, position)
 
 
-def check(tensors, dtype, backend, **options):
-    check_correct(
-        partial(prepare_keys, backend=backend, **options),
-        partial(oracle, **options),
-        partial(specification, **options),
-        tensors,
-        dtype,
-    )
+check = partial(check_options, prepare_keys, oracle, specification)
 
 
 PAIRS = pairwise(
@@ -158,18 +149,11 @@ def test_written_gradient_is_autograds(norm):
     """The registered backward against autograd through the specification."""
     leaves = [random(2, 3, 5, 8).requires_grad_(), random(8, seed=5).requires_grad_()]
     rope = angles(8, 8)
-    grad = random(2, 3, 5, 8, seed=7)
     specified = specification(*leaves, norm=norm, rope=rope, position=3)
     served = prepare_keys(
         leaves[0], key_weight=leaves[1], norm=norm, rope=rope, position=3, backend="reference"
     )
-    assert torch.equal(specified, served)
-    for x, y in zip(
-        torch.autograd.grad(specified, leaves, grad),
-        torch.autograd.grad(served, leaves, grad),
-        strict=True,
-    ):
-        assert torch.allclose(x, y, rtol=1e-12, atol=1e-12)
+    check_written_gradient(specified, served, leaves)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -228,31 +212,12 @@ def test_rotation_alone(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_memory_order_is_that_of_key(backend):
+def test_a_copy_where_nothing_is_to_be_done(backend):
     joint = torch.randn(2, 5, 3, 4, 8)[:, :, 1].transpose(1, 2)  # of a joint projection
-    for norm in ("l2", None):
-        out = prepare_keys(joint, norm=norm, backend=backend)
-        assert out.transpose(1, 2).is_contiguous()
-        assert out.data_ptr() != joint.data_ptr()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_only_wanted_gradients(backend):
-    key, weight = random(1, 2, 3, 8).float(), random(8, seed=1).float()
-    leaves = key.clone().requires_grad_(), weight.clone().requires_grad_()
-    out = prepare_keys(leaves[0], key_weight=leaves[1], backend=backend)
-    d_key, d_weight = torch.autograd.grad(out.square().sum(), leaves)
-    for k, w, expected in ((leaves[0], weight, d_key), (key, leaves[1], d_weight)):
-        out = prepare_keys(k, key_weight=w, backend=backend)
-        [found] = torch.autograd.grad(out.square().sum(), [x for x in (k, w) if x.requires_grad])
-        assert torch.equal(found, expected)
-
-
-def test_second_derivative_is_refused():
-    key = random(1, 2, 3, 8).requires_grad_()
-    out = prepare_keys(key)
-    with pytest.raises(RuntimeError, match="prepare_keys: no second derivative"):
-        torch.autograd.grad(out.square().sum(), key, create_graph=True)
+    out = prepare_keys(joint, norm=None, backend=backend)
+    assert torch.equal(out, joint)
+    assert out.transpose(1, 2).is_contiguous()
+    assert out.data_ptr() != joint.data_ptr()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -295,10 +260,6 @@ def test_compiles_whole(backend):
     assert len(compiled_for) == 2
 
 
-def test_docstring_names_every_parameter():
-    assert undocumented_parameters(prepare_keys) == []
-
-
 K = torch.zeros(2, 2, 7, 8)
 TABLE = torch.zeros(9, 4)
 WRONG: list[tuple[dict, type[Exception], str]] = [
@@ -307,25 +268,16 @@ WRONG: list[tuple[dict, type[Exception], str]] = [
     ({"key": K[0]}, ValueError, "3 dimensions; key .B, G, S, D., D above 0, fits; key"),
     ({"key": K[..., :0]}, ValueError, "4 dimensions; key .B, G, S, D., D above 0, fits; key"),
     ({"norm": "L2"}, ValueError, "norm is 'L2'; 'l2', 'rms', 'layer' or None fits"),
-    ({"eps": 0.0}, ValueError, "eps is 0.0; a positive finite number fits"),
+    ({"eps": 0.0}, ValueError, "eps is 0.0; a positive finite number of float32 fits"),
     ({"key_weight": TABLE}, ValueError, r"key_weight has shape \(9, 4\); \(8,\) fits; key"),
     ({"position": -1}, ValueError, "position is -1; at least 0 fits"),
     ({"position": 1.0}, TypeError, "position is a float; an int fits"),
     ({"rope": TABLE}, TypeError, "rope is a Tensor; a pair of tensors"),
     ({"rope": (TABLE, TABLE), "position": 3}, ValueError, r"two of \(at least 10, 4\) fit; key"),
     ({"rope": (TABLE, TABLE), "key": K[..., 1:]}, ValueError, "rope cannot pair 7 features"),
-    ({"backend": "cuda"}, ValueError, "backend is 'cuda'; known: auto"),
 ]
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), WRONG)
 def test_errors(wrong, error, message):
-    with pytest.raises(error, match=r"^prepare_keys: ") as caught:
-        prepare_keys(**{"key": K} | wrong)
-    assert caught.match(message)
-
-
-@pytest.mark.parametrize("backend", sorted({"native", "triton"} - set(BACKENDS)))
-def test_backend_without_code_is_refused(backend):
-    with pytest.raises(BackendUnavailable, match=f"{backend}.* cannot serve this call"):
-        prepare_keys(K, backend=backend)
+    check_refused(prepare_keys, error, message, {"key": K} | wrong)

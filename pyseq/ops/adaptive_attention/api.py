@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from pyseq.ops import checks
+from pyseq.ops import checks, registration
 from pyseq.ops.adaptive_attention import autograd  # noqa: F401  (registers the op)
 from pyseq.ops.adaptive_attention.reference import COEFFICIENTS
 
@@ -94,17 +93,16 @@ def adaptive_attention(
     if coefficients is None:
         coefficients = COEFFICIENTS
     else:
-        _check_coefficients(coefficients)
-    return torch.ops.pyseq.adaptive_attention(
-        query, key, value, scale, list(coefficients), causal, backend
-    )
+        check_coefficients(OP, coefficients)
+    return registration.call(OP, query, key, value, scale, list(coefficients), causal, backend)
 
 
-def _check_coefficients(coefficients: Sequence[float]) -> None:
+def check_coefficients(op: str, coefficients: Sequence[float]) -> None:
+    """At least one finite number."""
     if not isinstance(coefficients, tuple | list):
         kind = type(coefficients).__name__
-        raise TypeError(f"{OP}: coefficients is a {kind}; a tuple or list of floats fits")
+        raise TypeError(f"{op}: coefficients is a {kind}; a tuple or list of floats fits")
     if len(coefficients) == 0:
-        raise ValueError(f"{OP}: coefficients is empty; at least one number fits")
+        raise ValueError(f"{op}: coefficients is empty; at least one number fits")
     for i, coefficient in enumerate(coefficients):
-        checks.finite(OP, f"coefficients[{i}]", coefficient)
+        checks.finite(op, f"coefficients[{i}]", coefficient)

@@ -128,7 +128,10 @@ def gradients(
     stacked = (B, G, H // G * (T - hidden), D)  # the query heads of a key head, as in the logits
     d_out = d_out.reshape(stacked)
 
-    centred, mass = centre(masked_logits(q, k, visible))
+    logits = masked_logits(q, k, visible)
+    overflow = logits.amax(-1, keepdim=True) == math.inf
+    logits, d_out = logits.masked_fill(overflow, 0), d_out.masked_fill(overflow, 0)  # NaN as well
+    centred, mass = centre(logits)
     nats = entropy(centred, mass)
     beta = sharpness(nats, coefficients)
     weights = sharpen(centred, mass, beta)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyseq.ops import checks
+from pyseq.ops import checks, registration
 from pyseq.ops.attention import first_seeing_row
 from pyseq.ops.cosine_attention import autograd  # noqa: F401  (registers the op)
 from pyseq.ops.precision import accumulation_dtype
@@ -92,7 +92,8 @@ def cosine_attention(
     cos, sin = (None, None) if rope is None else rope
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, dtype=accumulation_dtype(query), device=query.device)
-    out, _ = torch.ops.pyseq.cosine_attention(
+    out, _ = registration.call(
+        OP,
         query,
         key,
         value,

@@ -10,7 +10,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import masked_logits, quarantine, reached, to_heads
+from pyseq.ops.attention import (
+    masked_logits,
+    per_head,
+    quarantine,
+    reached,
+    softmax_for_backward,
+    to_heads,
+)
 from pyseq.ops.cosine_attention import reference
 from pyseq.ops.cosine_attention.reference import Options
 from pyseq.ops.precision import accumulation_dtype
@@ -156,7 +163,7 @@ def _gradients(
     query_unit, query_factor = normalise(query[:, :, hidden:].to(dtype), options.norm, options.eps)
     key_unit, key_factor = normalise(key.to(dtype), options.norm, options.eps)
     q = gain_and_rotate(query_unit, query_weight, cos, sin, S - rows)
-    q, bad_query = quarantine(q * reference.per_head(scale, dtype))
+    q, bad_query = quarantine(q * per_head(scale, dtype))
     k, bad_key = quarantine(gain_and_rotate(key_unit, key_weight, cos, sin, 0))
     v, bad_value = quarantine(value.to(dtype))
     d_out, bad_grad = quarantine(grad[:, :, hidden:].to(dtype))
@@ -165,7 +172,7 @@ def _gradients(
     d_out = d_out.masked_fill(bad_out[..., None], 0)  # that row is NaN whatever goes in
 
     logits = masked_logits(q, k, visible)
-    weights = torch.softmax(logits, -1, out=logits)
+    weights = softmax_for_backward(logits)
     stacked = (B, G, H // G * rows, D)
     d_out = d_out.reshape(stacked)
     if needs[2]:
@@ -177,7 +184,7 @@ def _gradients(
         unit = query_unit.masked_fill(bad_query[..., None], 0)
         along = (gain(d_q, query_weight) * unit).sum((0, 2, 3))
         found[3] = along if scale.dim() else along.sum()
-        d_q = d_q * reference.per_head(scale, dtype)
+        d_q = d_q * per_head(scale, dtype)
         found[4] = (d_q * unit).sum((0, 1, 2))
         d_query = through_norm(
             gain(d_q, query_weight), unit, query_factor, options.norm, options.eps

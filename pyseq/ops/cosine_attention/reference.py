@@ -9,6 +9,7 @@ from torch import Tensor
 from pyseq.ops.attention import (
     first_seeing_row,
     masked_logits,
+    per_head,
     quarantine,
     reached,
     to_heads,
@@ -78,8 +79,3 @@ def attend(
     lse = lse.masked_fill(bad, math.nan)
     pad = torch.nn.functional.pad
     return pad(out, (0, 0, hidden, 0)), pad(lse, (hidden, 0), value=-math.inf)
-
-
-def per_head(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """A scale () or (H,) against (B, H, T, D)."""
-    return scale.to(dtype).view(-1, 1, 1)

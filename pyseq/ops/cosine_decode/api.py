@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyseq.ops import checks
+from pyseq.ops import checks, registration
 from pyseq.ops.cosine_decode import autograd  # noqa: F401  (registers the op)
 from pyseq.ops.precision import accumulation_dtype
 
@@ -34,7 +34,8 @@ def cosine_decode(
     softmax and sums are kept in float32 (float64 for float64); what differs from `cosine_attention`
     is that the cache holds prepared keys rounded to its dtype. A query that sees no key gives zeros
     and has no gradient. A NaN or an infinity reaches the outputs and gradients of the queries that
-    see it, and no others; keys and values past an entry's length may hold anything.
+    see it, and no others; keys and values past an entry's length may hold anything. The reference
+    backend makes copies of the caches at every call, in float32.
 
     Args:
         query (Tensor (B, H, T, D), float32 | bfloat16 | float16 | float64): any strides; not
@@ -100,7 +101,8 @@ def cosine_decode(
     cos, sin = (None, None) if rope is None else rope
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, dtype=accumulation_dtype(query), device=query.device)
-    return torch.ops.pyseq.cosine_decode(
+    return registration.call(
+        OP,
         query,
         key_cache,
         value_cache,

@@ -6,11 +6,9 @@ Autograd is switched off inside an op under many of PyTorch's modes.
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from pyseq.ops.attention import quarantine, reached, to_heads
-from pyseq.ops.cosine_attention.reference import per_head
+from pyseq.ops.attention import per_head, quarantine, reached, softmax_for_backward, to_heads
 from pyseq.ops.cosine_decode.reference import (
     Options,
     clear_unused,
@@ -49,6 +47,8 @@ def gradients(
     """
     (B, H, T, D), (G, S) = query.shape, key_cache.shape[1:3]
     dtype = accumulation_dtype(query)
+    k, bad_key = quarantine(clear_unused(key_cache.to(dtype), lengths))
+    v, bad_value = quarantine(clear_unused(value_cache.to(dtype), lengths))
     lengths = known_lengths(lengths, B, S, query.device)
     visible = visibility(lengths, T, S, options)
     blind = ~visible.any(-1)[:, None]
@@ -58,15 +58,13 @@ def gradients(
     q = gain_and_rotate(unit, query_weight, cos, sin, 0) * per_head(scale, dtype)
     q, bad_query = quarantine(q)
     unit = unit.masked_fill(bad_query[..., None], 0)
-    k, bad_key = quarantine(clear_unused(key_cache.to(dtype), lengths))
-    v, bad_value = quarantine(clear_unused(value_cache.to(dtype), lengths))
     d_out, bad_grad = quarantine(grad.to(dtype).masked_fill(blind[..., None], 0))
     bad_out = bad_query | to_heads(reached(bad_key | bad_value, visible), H)
     d_out = d_out.masked_fill(bad_out[..., None], 0)  # that row is NaN whatever goes in
 
     stacked = (B, G, H // G * T, D)
     d_out = d_out.reshape(stacked)
-    weights = torch.softmax(logits(q, k, visible, blind), -1)
+    weights = softmax_for_backward(logits(q, k, visible, blind))
     d_weights = d_out @ v.mT
     d_logits = weights * (d_weights - (weights * d_weights).sum(-1, keepdim=True))
     d_value = weights.mT @ d_out

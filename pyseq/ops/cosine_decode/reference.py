@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyseq.ops.attention import masked_logits, quarantine, reached, to_heads
-from pyseq.ops.cosine_attention.reference import per_head
+from pyseq.ops.attention import masked_logits, per_head, quarantine, reached, to_heads
 from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.prepare_keys.reference import gain_and_rotate, normalise
 
@@ -37,6 +36,8 @@ def attend(
     """The output (B, H, T, D)."""
     (B, H, T, D), S = query.shape, key_cache.shape[2]
     dtype = accumulation_dtype(query)
+    k, bad_key = quarantine(clear_unused(key_cache.to(dtype), lengths))
+    v, bad_value = quarantine(clear_unused(value_cache.to(dtype), lengths))
     lengths = known_lengths(lengths, B, S, query.device)
     visible = visibility(lengths, T, S, options)
     blind = ~visible.any(-1)[:, None]  # (B, 1, T): sees no key
@@ -44,8 +45,6 @@ def attend(
     q, _ = normalise(query.to(dtype), options.norm, options.eps)
     q = gain_and_rotate(q, query_weight, *rows_of(cos, sin, lengths, T), 0) * per_head(scale, dtype)
     q, bad_query = quarantine(q)
-    k, bad_key = quarantine(clear_unused(key_cache.to(dtype), lengths))
-    v, bad_value = quarantine(clear_unused(value_cache.to(dtype), lengths))
 
     weights = torch.softmax(logits(q, k, visible, blind), -1)
     out = (weights @ v).view(B, H, T, D)
@@ -85,8 +84,10 @@ def rows_of(
     return cos[rows][:, None], sin[rows][:, None]
 
 
-def clear_unused(cache: Tensor, lengths: Tensor) -> Tensor:
+def clear_unused(cache: Tensor, lengths: Tensor | None) -> Tensor:
     """The cache with zeros past each entry's length, where it may hold anything."""
+    if lengths is None:
+        return cache
     unused = torch.arange(cache.shape[2], device=cache.device) >= lengths[:, None]
     return cache.masked_fill(unused[:, None, :, None], 0)
 

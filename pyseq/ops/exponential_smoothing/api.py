@@ -1,9 +1,8 @@
 """The public exponential_smoothing: meaning and checks."""
 
-import torch
 from torch import Tensor
 
-from pyseq.ops import checks
+from pyseq.ops import checks, registration
 from pyseq.ops.exponential_smoothing import autograd  # noqa: F401  (registers the op)
 
 OP = "exponential_smoothing"
@@ -63,4 +62,4 @@ def exponential_smoothing(
             f"{OP}: initial has shape {tuple(initial.shape)}; ({H}, {D}) fits;"
             f" {checks.shapes_of(**named)}"
         )
-    return torch.ops.pyseq.exponential_smoothing(values, alpha, initial, backend)
+    return registration.call(OP, values, alpha, initial, backend)

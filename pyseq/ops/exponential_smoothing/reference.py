@@ -38,5 +38,6 @@ def gradients(
         d_smoothed = grad[:, t].to(dtype) + d_state
         d_values[:, t] = weight * d_smoothed
         d_alpha += d_smoothed * errors[:, t]
-        d_state = d_smoothed - weight * d_smoothed
+        # Not a difference, which loses the digits of a state that hardly matters (alpha near 1).
+        d_state = torch.lerp(d_smoothed, torch.zeros_like(d_smoothed), weight)
     return d_values, d_alpha.sum((0, 2)), d_state.sum(0)

@@ -54,7 +54,8 @@ def gather_windows(
             streams on the CPU, but not on a GPU, where that would synchronise.
         length (int): symbols per window, 1 to S.
         dtype (torch.dtype): uint16, int32, int64 or float32.
-        out (Tensor (N, length), dtype, contiguous, on the CPU): written instead of a new tensor.
+        out (Tensor (N, length), dtype, contiguous, on the offsets' device): written instead of a
+            new tensor.
         threads (int): at most this many for a U16Stream, at least 1; None is
             `torch.get_num_threads()`.
         backend (str): "auto", "native" (CPU), "triton" (GPU) or "reference".
@@ -78,12 +79,10 @@ def gather_windows(
     """
     _check(stream, offsets, length, dtype, out, threads)
     if isinstance(stream, Tensor):
-        if stream.device.type == "cpu" and not torch.compiler.is_compiling():
-            _check_range(offsets, length, len(stream))
         if out is None:
             return torch.ops.pyseq.gather_windows(stream, offsets, length, dtype, backend)
         return out.copy_(torch.ops.pyseq.gather_windows(stream, offsets, length, dtype, backend))
-    _check_range(offsets, length, len(stream))
+    reference.check_range(offsets, length, len(stream))
     return _gather_from_stream(stream, offsets, length, dtype, out, threads, backend)
 
 
@@ -120,13 +119,13 @@ def _check(stream, offsets, length, dtype, out, threads) -> None:
         raise TypeError(f"{op}: offsets are {offsets.dtype}; int64 fits")
     if offsets.dim() != 1:
         raise ValueError(f"{op}: offsets have shape {tuple(offsets.shape)}; (N,) fits")
-    if not isinstance(length, int | np.integer | torch.SymInt):
+    if isinstance(length, bool) or not isinstance(length, int | np.integer | torch.SymInt):
         raise TypeError(f"{op}: length is a {type(length).__name__}; an int fits")
     if not 1 <= length <= len(stream):
         raise ValueError(
             f"{op}: length is {length}; 1 to {len(stream)} fits; stream ({len(stream)},)"
         )
-    if threads is not None and not isinstance(threads, int | np.integer):
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer | None):
         raise TypeError(f"{op}: threads is a {type(threads).__name__}; an int or None fits")
     if threads is not None and threads < 1:
         raise ValueError(f"{op}: threads is {threads}; at least 1 fits")
@@ -134,22 +133,14 @@ def _check(stream, offsets, length, dtype, out, threads) -> None:
         raise TypeError(f"{op}: dtype is {dtype}; uint16, int32, int64 or float32 fits")
     if out is None:
         return
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{op}: out is a {type(out).__name__}; a tensor or None fits")
+    if out.device != offsets.device:
+        raise ValueError(f"{op}: out on {out.device}; {offsets.device}, as offsets, fits")
     if out.dtype != dtype:
         raise TypeError(f"{op}: out is {out.dtype}; dtype {dtype} fits")
     if tuple(out.shape) != (len(offsets), length) or not out.is_contiguous():
         raise ValueError(
             f"{op}: out has shape {tuple(out.shape)} and strides {out.stride()};"
             f" a contiguous {(len(offsets), length)} fits"
-        )
-
-
-def _check_range(offsets: Tensor, length: int, symbols: int) -> None:
-    if len(offsets) == 0:
-        return
-    low, high = (int(x) for x in torch.aminmax(offsets))
-    if low < 0 or high > symbols - length:
-        wrong = low if low < 0 else high
-        raise IndexError(
-            f"gather_windows: a window of {length} at {wrong} leaves the stream;"
-            f" offsets from 0 to {symbols - length} fit; stream ({symbols},)"
         )

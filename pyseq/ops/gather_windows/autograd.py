@@ -11,6 +11,8 @@ _SIGNATURE = "(Tensor stream, Tensor offsets, int length, ScalarType dtype, str 
 
 
 def _gather(stream: Tensor, offsets: Tensor, length: int, dtype: torch.dtype, backend: str):
+    if stream.device.type == "cpu":
+        reference.check_range(offsets, length, len(stream))
     match backends.choose("gather_windows", backend, _refusals(stream, length)):
         case "native":
             windows = torch.empty(offsets.numel(), length, dtype=dtype)

@@ -12,3 +12,16 @@ def gather_windows(stream, offsets: Tensor, length: int, dtype: torch.dtype) -> 
     for row, offset in zip(windows, offsets.tolist(), strict=True):
         row.copy_(stream[offset : offset + length])
     return windows
+
+
+def check_range(offsets: Tensor, length: int, symbols: int) -> None:
+    """Raise IndexError for a window that leaves the stream; waits for the offsets' device."""
+    if len(offsets) == 0:
+        return
+    low, high = (int(x) for x in torch.aminmax(offsets))
+    if low < 0 or high > symbols - length:
+        wrong = low if low < 0 else high
+        raise IndexError(
+            f"gather_windows: a window of {length} at {wrong} leaves the stream;"
+            f" offsets from 0 to {symbols - length} fit; stream ({symbols},)"
+        )

@@ -2,10 +2,9 @@
 
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
-from pyseq.ops import checks
+from pyseq.ops import checks, registration
 from pyseq.ops.hard_attention import autograd  # noqa: F401  (registers the op)
 
 OP = "hard_attention"
@@ -119,5 +118,5 @@ def hard_attention(
     if gradient is None:
         value = value.detach()
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    out, index = torch.ops.pyseq.hard_attention(query, key, value, scale, causal, backend)
+    out, index = registration.call(OP, query, key, value, scale, causal, backend)
     return (out, index) if return_index else out

@@ -44,8 +44,8 @@ def choose(query: Tensor, key: Tensor, causal: bool) -> Tensor:
     best = scores.masked_fill(~takes_part, -math.inf).amax(-1, keepdim=True)
     # -inf is a score too, so being the best is not enough: a hidden key would be.
     is_best = takes_part & (scores == best)
-    first = torch.where(is_best, torch.arange(S, device=query.device), S).amin(-1)
-    return first.masked_fill(first == S, -1)
+    first = is_best.to(torch.uint8).argmax(-1)  # the first of several, as documented
+    return first.masked_fill(~is_best.any(-1), -1)
 
 
 def copy_rows(value: Tensor, index: Tensor, causal: bool) -> Tensor:
@@ -84,7 +84,9 @@ def soften(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
     k, bad_key = quarantine(key.to(dtype))
     v, bad_value = quarantine(value.to(dtype))
     visible = visibility(T, S, causal=causal, device=query.device)[first:]
-    weights = torch.softmax(masked_logits(q, k, visible), -1)
+    logits = masked_logits(q, k, visible)
+    # A query whose logits overflow has no softmax either, and must not spoil the keys it sees.
+    weights = torch.softmax(logits, -1).nan_to_num(nan=0.0)
     undefined = bad_query | to_heads(reached(bad_key | bad_value, visible), H)
     return Soft(q, k, v, visible, weights, undefined)
 

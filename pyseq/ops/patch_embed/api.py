@@ -1,17 +1,16 @@
 """The public patch_embed: meaning and checks."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from pyseq.ops import checks
+from pyseq.ops import checks, registration
 from pyseq.ops.patch_embed import autograd  # noqa: F401  (registers the op)
 from pyseq.ops.patch_embed.reference import working_dtype
 
 OP = "patch_embed"
 SAMPLES = (torch.uint16, torch.int16, *checks.FLOATING)
-FLOAT32 = torch.finfo(torch.float32)
-# The least numbers that fit: below the second, a divisor is 0 where denormals are flushed.
-CENTER, SPREAD = -FLOAT32.max, FLOAT32.tiny
 
 
 def patch_embed(
@@ -76,12 +75,13 @@ def patch_embed(
     stride = P if stride is None else stride
     check_stride(OP, stride, P)
     checks.flag(OP, "pad_end", pad_end)
-    return torch.ops.pyseq.patch_embed(
+    return registration.call(
+        OP,
         samples,
         weight,
         bias,
-        _as_tensor("center", center, CENTER, samples, weight),
-        _as_tensor("spread", spread, SPREAD, samples, weight),
+        _as_tensor("center", center, checks.finite, samples, weight),
+        _as_tensor("spread", spread, checks.positive, samples, weight),
         stride,
         pad_end,
         backend,
@@ -111,13 +111,6 @@ def check_stride(op: str, stride: int, P: int) -> None:
         raise ValueError(f"{op}: stride is {stride}; at most the length of a patch, {P}, fits")
 
 
-def check_number(op: str, name: str, x: float, least: float) -> None:
-    """A number from `least` up that is neither 0 nor infinite where it is used, in float32."""
-    checks.finite(op, name, x)
-    if not least <= x <= FLOAT32.max:
-        raise ValueError(f"{op}: {name} is {x}; {least:.3g} to {FLOAT32.max:.3g} fits")
-
-
 def _check_weight(weight: Tensor, bias: Tensor | None) -> None:
     checks.tensor(OP, "weight", weight)
     if weight.dim() != 2 or weight.shape[1] == 0:
@@ -138,13 +131,17 @@ def _check_weight(weight: Tensor, bias: Tensor | None) -> None:
 
 
 def _as_tensor(
-    name: str, x: float | Tensor, least: float, samples: Tensor, weight: Tensor
+    name: str,
+    x: float | Tensor,
+    check: Callable[[str, str, float], None],
+    samples: Tensor,
+    weight: Tensor,
 ) -> Tensor:
     """The constant `name` as a tensor () or (B,)."""
     if isinstance(x, bool) or not isinstance(x, int | float | Tensor):
         raise TypeError(f"{OP}: {name} is a {type(x).__name__}; a float or a tensor fits")
     if not isinstance(x, Tensor):
-        check_number(OP, name, x, least)
+        check(OP, name, x)
         return torch.full((), x, dtype=working_dtype(samples, weight), device=samples.device)
     B = samples.shape[0]
     if x.shape != (B,):

@@ -1,9 +1,8 @@
 """The public prepare_keys: meaning and checks."""
 
-import torch
 from torch import Tensor
 
-from pyseq.ops import checks
+from pyseq.ops import checks, registration
 from pyseq.ops.prepare_keys import autograd  # noqa: F401  (registers the op)
 
 OP = "prepare_keys"
@@ -74,4 +73,4 @@ def prepare_keys(
         S, D = key.shape[2:]
         checks.rope(OP, rope, D, position + S, key=key)
     cos, sin = (None, None) if rope is None else rope
-    return torch.ops.pyseq.prepare_keys(key, key_weight, cos, sin, norm, eps, position, backend)
+    return registration.call(OP, key, key_weight, cos, sin, norm, eps, position, backend)

@@ -94,7 +94,9 @@ def through_norm(d: Tensor, unit: Tensor, factor: Tensor, norm: str | None, eps:
     if norm is None:
         return d
     along = (d * unit).sum(-1, keepdim=True)
-    constant = factor * eps >= 1  # "l2": there the factor does not depend on x
+    # "l2": there the factor does not depend on x. By the division that made the factor, because a
+    # rounded 1 / eps, multiplied by eps, need not be 1.
+    constant = factor >= 1 / factor.new_full((), eps)
     along = along.masked_fill(constant, 0) if norm == "l2" else along / unit.shape[-1]
     d = (d - unit * along) * factor
     return d - d.mean(-1, keepdim=True) if norm == "layer" else d

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyseq.ops import checks
+from pyseq.ops import checks, registration
 from pyseq.ops.scale_cross_entropy import autograd  # noqa: F401  (registers the op)
 
 OP = "scale_cross_entropy"
@@ -93,7 +93,8 @@ def scale_cross_entropy(
     check_reduction(OP, ignore_index, reduction)
     hidden, weight, bias = _check_and_cast(hidden, weight, bias, targets)
     symbols = targets.long()  # uint16 can be stored, but neither compared nor looked up
-    losses = torch.ops.pyseq.scale_cross_entropy(
+    losses = registration.call(
+        OP,
         hidden.reshape(symbols.numel(), hidden.shape[-1]),
         weight,
         bias,
@@ -183,8 +184,6 @@ def _check_and_cast(
 def _autocast(x: Tensor) -> Tensor:
     """x as a linear layer would see it under autocast, which leaves float64 alone."""
     device = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
-        return x
-    if not torch.is_autocast_enabled(device):
+    if x.dtype == torch.float64 or x.is_meta or not torch.is_autocast_enabled(device):
         return x
     return x.to(torch.get_autocast_dtype(device))
