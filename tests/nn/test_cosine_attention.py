@@ -147,3 +147,16 @@ def test_errors(arguments, options, message):
 def test_docstring_names_every_parameter():
     assert undocumented_parameters(CosineAttention) == []
     assert undocumented_parameters(CosineAttention.forward) == []
+
+
+def test_after_the_prefix_the_future_does_not_matter():
+    attention = layer(prefix=3)
+    x = torch.randn(2, 20, 32)
+    before = attention(x)
+    for t in range(2, 19):
+        changed = x.clone()
+        changed[:, t + 1 :] += 1.0
+        assert torch.equal(before[:, : t + 1], attention(changed)[:, : t + 1])
+    changed = x.clone()
+    changed[:, 2] += 1.0
+    assert not torch.equal(before[:, 0], attention(changed)[:, 0])  # the prefix sees itself

@@ -371,3 +371,21 @@ def test_visibility():
         first = next((t for t in range(T) if any(expected[t])), T)
         assert attention.first_seeing_row(T, S, causal, window, prefix) == first
     assert undocumented_parameters(attention.visibility) == []
+
+
+@of_every_attention
+def test_finite_but_huge_future_does_not_matter(name, backend):
+    """Scores beyond float32 are infinite or, where infinities meet, NaN; hidden, they are none."""
+    x = inputs(name, T=12, S=12)
+    options = {"causal": True, "backend": backend} | ({"norm": None} if "cosine" in name else {})
+    huge = x | {n: x[n].clone() for n in ("query", "key", "value")}
+    for n in ("query", "key"):
+        huge[n][:, :, 8:] = 3e38 * huge[n][:, :, 8:].sign()
+    runs = []
+    for tensors in (x, huge):
+        leaves = leaves_of(tensors)
+        out, *_ = ATTENTIONS[name](**leaves, **options)
+        grads = torch.autograd.grad(out[:, :, :8].square().sum(), list(leaves.values()))
+        runs.append((out[:, :, :8], *(g[:, :, :8] for g in grads if g.dim() == 4)))
+    for was, now in zip(*runs, strict=True):
+        assert torch.equal(was, now)

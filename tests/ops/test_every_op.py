@@ -1,5 +1,6 @@
 """What holds for every op in the same form; an op's own file holds what is its own."""
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyseq import ops
@@ -181,6 +184,55 @@ def test_a_backend_without_code_is_refused(op, backend):
 def test_an_unknown_backend_is_an_error(op):
     with pytest.raises(ValueError, match=f"^{op}: backend is 'cuda'; known: auto, reference"):
         CALLS[op](**CALLS[op].inputs(4), backend="cuda")
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_backend_that_is_no_name_is_an_error(op):
+    with pytest.raises(TypeError, match=f"^{op}: backend is a NoneType; a str fits"):
+        CALLS[op](**CALLS[op].inputs(4), backend=None)
+
+
+@pytest.mark.parametrize(("name", "backend"), DIFFERENTIABLE)
+def test_forward_mode_is_refused(name, backend):
+    """PyTorch would take the derivative for 0."""
+    x = CALLS[name].inputs(4)
+    for leaf, constant in (
+        (n, y) for n, y in x.items() if y.is_floating_point() and n not in CALLS[name].constants
+    ):
+
+        def function(y, rest=x, leaf=leaf):
+            return CALLS[name](**rest | {leaf: y}, backend=backend)
+
+        with pytest.raises(RuntimeError, match=f"^{op_of(name)}: no derivative in forward mode"):
+            torch.func.jvp(function, (constant,), (torch.ones_like(constant),))
+
+
+class Recorded(TorchDispatchMode):
+    """Remembers every call of a registered op of pyseq."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple[str, tuple]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "pyseq":
+            self.calls.append((func._schema.name.removeprefix("pyseq::"), args))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_reference_reads_no_value(name):
+    """On a GPU that would wait for it; on the meta device there is none to read."""
+    x = CALLS[name].leaves(70)
+    with Recorded() as recorded:
+        gradients(CALLS[name](**x, backend="reference"), x)
+    room = importlib.import_module(f"pyseq.ops.{op_of(name)}.autograd")
+    assert [op.removeprefix(op_of(name)) for op, _ in recorded.calls] in (["", "_backward"], [""])
+    for op, arguments in recorded.calls:
+        implementation = room._backward if op.endswith("_backward") else room._forward
+        on_meta = tree_map_only(Tensor, lambda y: y.to("meta"), arguments)
+        outputs = tree_leaves(implementation(*on_meta))
+        assert all(y is None or y.is_meta for y in outputs)
 
 
 @pytest.mark.parametrize(("name", "backend"), DIFFERENTIABLE)

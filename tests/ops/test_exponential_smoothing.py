@@ -107,6 +107,20 @@ def test_equals_a_padded_fft_over_time(T, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("alpha", [0.99, 0.999, 1 - 2**-20])
+def test_a_start_that_hardly_matters_keeps_the_digits_of_its_gradient(alpha, backend):
+    """With alpha near 1 it is a small number, not the difference of two large ones."""
+    values, initial = random(2, 5, 1, 3, seed=1), random(1, 3, seed=2)
+    found = []
+    for dtype in (torch.float32, DOUBLE):
+        start = initial.to(dtype).requires_grad_()
+        share = torch.tensor([alpha], dtype=torch.float32).to(dtype)
+        out = exponential_smoothing(values.to(dtype), share, start, backend=backend)
+        found += torch.autograd.grad(out, start, random(2, 5, 1, 3, seed=3).to(dtype))
+    torch.testing.assert_close(found[0].double(), found[1], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_small_alpha_keeps_a_level(backend):
     """A constant is its own smoothing, however small alpha is: 1 - alpha is not rounded."""
     values = torch.full((1, 3000, 4, 1), 0.7)

@@ -281,3 +281,14 @@ WRONG: list[tuple[dict, type[Exception], str]] = [
 @pytest.mark.parametrize(("wrong", "error", "message"), WRONG)
 def test_errors(wrong, error, message):
     check_refused(prepare_keys, error, message, {"key": K} | wrong)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("eps", [1e-5, 2e-5, 5e-6, 1e-6, 0.1])
+def test_gradient_of_rows_shorter_than_eps(eps, backend):
+    """Their factor is 1 / eps, although 1 / eps rounded, times eps, may be below 1."""
+    key = random(1, 2, 3, 4, seed=3)
+    key = (0.7 * eps * key / key.norm(dim=-1, keepdim=True)).requires_grad_()
+    grad = random(1, 2, 3, 4, seed=4)
+    [found] = torch.autograd.grad(prepare_keys(key, eps=eps, backend=backend), key, grad)
+    torch.testing.assert_close(found, grad / eps, rtol=1e-12, atol=0)

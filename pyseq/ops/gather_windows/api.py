@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyseq.ops import backends
+from pyseq.ops import backends, registration
 from pyseq.ops.gather_windows import reference
 from pyseq.ops.gather_windows.autograd import gather_native
 
@@ -79,9 +79,8 @@ def gather_windows(
     """
     _check(stream, offsets, length, dtype, out, threads)
     if isinstance(stream, Tensor):
-        if out is None:
-            return torch.ops.pyseq.gather_windows(stream, offsets, length, dtype, backend)
-        return out.copy_(torch.ops.pyseq.gather_windows(stream, offsets, length, dtype, backend))
+        windows = registration.call("gather_windows", stream, offsets, length, dtype, backend)
+        return windows if out is None else out.copy_(windows)
     reference.check_range(offsets, length, len(stream))
     return _gather_from_stream(stream, offsets, length, dtype, out, threads, backend)
 

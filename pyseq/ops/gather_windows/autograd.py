@@ -10,7 +10,7 @@ from pyseq.ops.gather_windows import reference
 _SIGNATURE = "(Tensor stream, Tensor offsets, int length, ScalarType dtype, str backend) -> Tensor"
 
 
-def _gather(stream: Tensor, offsets: Tensor, length: int, dtype: torch.dtype, backend: str):
+def _forward(stream: Tensor, offsets: Tensor, length: int, dtype: torch.dtype, backend: str):
     if stream.device.type == "cpu":
         reference.check_range(offsets, length, len(stream))
     match backends.choose("gather_windows", backend, _refusals(stream, length)):
@@ -46,4 +46,4 @@ def _fake(stream, offsets, length, dtype, backend):
     return torch.empty(offsets.shape[0], length, dtype=dtype, device=stream.device)
 
 
-registration.define("gather_windows", _SIGNATURE, _gather, _fake)
+registration.define("gather_windows", _SIGNATURE, _forward, _fake)
