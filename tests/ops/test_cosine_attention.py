@@ -84,7 +84,8 @@ def specification(
 ):
     weights, tables = (query_weight, key_weight), rope or (None, None)
     options = reference.Options(**DEFAULTS | options)
-    return reference.attend(query, key, value, scale, *weights, *tables, options)[0]
+    inputs = reference.Inputs(query, key, value, scale, *weights, *tables)
+    return reference.attend(inputs, options)[0]
 
 
 check = partial(check_options, cosine_attention, oracle, specification)
@@ -219,7 +220,7 @@ def test_written_gradient_is_autograds(causal, norm):
     tensors |= {"query_weight": random(6, seed=5), "key_weight": random(6, seed=6)}
     leaves = [x.requires_grad_() for x in tensors.values()]
     options = reference.Options(norm, 1e-6, causal, 3, 0)
-    specified, _ = reference.attend(*leaves, None, None, options)
+    specified, _ = reference.attend(reference.Inputs(*leaves, None, None), options)
     served = cosine_attention(**tensors, norm=norm, causal=causal, window=3, backend="reference")
     check_written_gradient(specified, served, leaves)
 

@@ -74,7 +74,7 @@ def specification(
 ):
     tensors = (query, key_cache, value_cache, scale, query_weight, lengths)
     options = reference.Options(**DEFAULTS | options)
-    return reference.attend(*tensors, *(rope or (None, None)), options=options)
+    return reference.attend(reference.Inputs(*tensors, *(rope or (None, None))), options)
 
 
 check = partial(check_options, cosine_decode, oracle, specification)
@@ -382,9 +382,9 @@ def test_no_value_is_read():
     table = torch.ones(9, 4, device="meta")
     options = reference.Options("rms", 1e-6, 4, 2)
     arguments = (*x, weight, lengths, table, table)
-    out = reference.attend(*arguments, options=options)
+    out = reference.attend(reference.Inputs(*arguments), options)
     assert out.shape == x[0].shape
-    found = gradients(out, *arguments, options=options)
+    found = gradients(out, reference.Inputs(*arguments), options)
     assert [d.shape for d in found] == [y.shape for y in (*x, weight)]
 
 

@@ -4,7 +4,7 @@ import torch
 
 from pyseq.ops import backends, registration
 from pyseq.ops.cosine_attention import parts
-from pyseq.ops.cosine_attention.reference import Options
+from pyseq.ops.cosine_attention.reference import Inputs, Options
 from pyseq.ops.precision import accumulation_dtype
 
 OP = "cosine_attention"
@@ -27,16 +27,16 @@ _saved = f"{_tensors}, Tensor out, Tensor lse, {_options}"
 def _forward(*arguments):
     norm, eps, causal, window, prefix, _scale_bound, backend = arguments[TENSORS:]
     backends.choose(OP, backend, {})
-    return parts.forward(*arguments[:TENSORS], options=Options(norm, eps, causal, window, prefix))
+    inputs = Inputs(*arguments[:TENSORS])
+    return parts.forward(inputs, Options(norm, eps, causal, window, prefix))
 
 
 def _backward(grad, *arguments):
     tensors, (_out, _lse, *rest) = arguments[:TENSORS], arguments[TENSORS:]
     norm, eps, causal, window, prefix, _scale_bound, backend, needs = rest
     backends.choose(OP, backend, {})
-    return parts.backward(
-        grad, *tensors, options=Options(norm, eps, causal, window, prefix), needs=needs
-    )
+    options = Options(norm, eps, causal, window, prefix)
+    return parts.backward(grad, Inputs(*tensors), options, needs)
 
 
 def _fake(query, *_arguments):

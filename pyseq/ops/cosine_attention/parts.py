@@ -19,7 +19,7 @@ from pyseq.ops.attention import (
     to_heads,
 )
 from pyseq.ops.cosine_attention import reference
-from pyseq.ops.cosine_attention.reference import Options
+from pyseq.ops.cosine_attention.reference import Inputs, Options
 from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.prepare_keys.reference import (
     gain,
@@ -38,86 +38,50 @@ PART_ROWS = 128  # query rows per part, where the keys after them can be left ou
 Place = tuple[slice, slice, slice]
 
 
-def forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scale: Tensor,
-    query_weight: Tensor | None,
-    key_weight: Tensor | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    *,
-    options: Options,
-) -> tuple[Tensor, Tensor]:
+def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     """`reference.attend`, out in the query's memory order."""
+    query = inputs.query
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:3], dtype=accumulation_dtype(query))
-    for heads, groups in _places(query, key, options):
-        out[heads], lse[heads] = reference.attend(
-            query[heads],
-            key[groups],
-            value[groups],
-            scale[heads[1]] if scale.dim() else scale,
-            query_weight,
-            key_weight,
-            cos,
-            sin,
-            options,
-        )
+    for heads, groups in _places(inputs, options):
+        out[heads], lse[heads] = reference.attend(_part(inputs, heads, groups), options)
     return out, lse
 
 
 def backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scale: Tensor,
-    query_weight: Tensor | None,
-    key_weight: Tensor | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    *,
-    options: Options,
-    needs: Sequence[bool],
+    grad: Tensor, inputs: Inputs, options: Options, needs: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients of query, key, value, scale and the two weights, None where not needed.
 
     A row of `grad` with a NaN or an infinity makes NaN of the gradients of what its output depends
     on, and of nothing else.
     """
-    exact = accumulation_dtype(query)
-    inputs = (query, key, value, scale, query_weight, key_weight)
-    wanted = {i: x for i, x in enumerate(inputs) if needs[i] and x is not None}
+    exact = accumulation_dtype(inputs.query)
+    trained = inputs[: len(needs)]
+    wanted = {i: x for i, x in enumerate(trained) if needs[i] and x is not None}
     # All but the query's are sums over the parts, and must not be rounded on the way.
     totals = {i: torch.zeros_like(x, dtype=exact if i else x.dtype) for i, x in wanted.items()}
-    for heads, groups in _places(query, key, options):
-        found = _gradients(
-            grad[heads],
-            query[heads],
-            key[groups],
-            value[groups],
-            scale[heads[1]] if scale.dim() else scale,
-            query_weight,
-            key_weight,
-            cos,
-            sin,
-            options,
-            needs,
-        )
-        places = (heads, groups, groups, heads[1] if scale.dim() else ..., ..., ...)
+    for heads, groups in _places(inputs, options):
+        found = _gradients(grad[heads], _part(inputs, heads, groups), options, needs)
+        places = (heads, groups, groups, heads[1] if inputs.scale.dim() else ..., ..., ...)
         for i, part in found.items():
             totals[i][places[i]] += part
-    return [totals.get(i) for i in range(len(inputs))]
+    return [totals.get(i) for i in range(len(needs))]
 
 
-def _places(query: Tensor, key: Tensor, options: Options) -> Iterator[tuple[Place, Place]]:
+def _part(inputs: Inputs, heads: Place, groups: Place) -> Inputs:
+    query, key, value, scale, *rest = inputs
+    scale = scale[heads[1]] if scale.dim() else scale
+    return Inputs(query[heads], key[groups], value[groups], scale, *rest)
+
+
+def _places(inputs: Inputs, options: Options) -> Iterator[tuple[Place, Place]]:
     """Indices of query (batch, heads, rows) and of key (batch, groups, rows), part by part.
 
     Every part is an attention of its own: the last row of its queries stands at its last key.
     """
-    (B, H, T, _), (G, S) = query.shape, key.shape[1:3]
+    query = inputs.query
+    (B, H, T, _), (G, S) = query.shape, inputs.key.shape[1:3]
     on_cpu = query.device.type == "cpu"
     # A block of rows then needs no later key. On a GPU every part costs launches: one part there.
     skips = on_cpu and options.causal and options.prefix == 0
@@ -138,19 +102,10 @@ def _places(query: Tensor, key: Tensor, options: Options) -> Iterator[tuple[Plac
 
 
 def _gradients(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scale: Tensor,
-    query_weight: Tensor | None,
-    key_weight: Tensor | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    options: Options,
-    needs: Sequence[bool],
+    grad: Tensor, inputs: Inputs, options: Options, needs: Sequence[bool]
 ) -> dict[int, Tensor]:
     """The gradient of input i for every i that `needs` it; none where no query sees a key."""
+    query, key, value, scale, query_weight, key_weight, cos, sin = inputs
     (B, H, T, D), (G, S) = query.shape, key.shape[1:3]
     dtype = accumulation_dtype(query)
     hidden = options.first_seeing_row(T, S)

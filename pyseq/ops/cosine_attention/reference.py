@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,18 +41,22 @@ class Options:
         )
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scale: Tensor,
-    query_weight: Tensor | None,
-    key_weight: Tensor | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    options: Options,
-) -> tuple[Tensor, Tensor]:
+class Inputs(NamedTuple):
+    """The op's tensors; the public op says what each means."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: Tensor
+    query_weight: Tensor | None
+    key_weight: Tensor | None
+    cos: Tensor | None
+    sin: Tensor | None
+
+
+def attend(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     """The output (B, H, T, D), and the logits' log-sum-exp (B, H, T), which has no gradient."""
+    query, key, value, scale, query_weight, key_weight, cos, sin = inputs
     (B, H, T, D), S = query.shape, key.shape[2]
     dtype = accumulation_dtype(query)
     hidden = options.first_seeing_row(T, S)

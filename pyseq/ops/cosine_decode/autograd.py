@@ -4,7 +4,7 @@ import torch
 
 from pyseq.ops import backends, registration
 from pyseq.ops.cosine_decode.gradients import gradients
-from pyseq.ops.cosine_decode.reference import Options, attend
+from pyseq.ops.cosine_decode.reference import Inputs, Options, attend
 
 OP = "cosine_decode"
 TENSORS = 8  # query, key_cache, value_cache, scale, query_weight, lengths, cos, sin
@@ -20,14 +20,14 @@ _inputs = (
 def _forward(*arguments):
     norm, eps, window, prefix, _scale_bound, backend = arguments[TENSORS:]
     backends.choose(OP, backend, {})
-    out = attend(*arguments[:TENSORS], options=Options(norm, eps, window, prefix))
+    out = attend(Inputs(*arguments[:TENSORS]), Options(norm, eps, window, prefix))
     return torch.empty_like(arguments[0]).copy_(out)
 
 
 def _backward(grad, *arguments):
     norm, eps, window, prefix, _scale_bound, backend, _needs = arguments[TENSORS:]
     backends.choose(OP, backend, {})
-    return gradients(grad, *arguments[:TENSORS], options=Options(norm, eps, window, prefix))
+    return gradients(grad, Inputs(*arguments[:TENSORS]), Options(norm, eps, window, prefix))
 
 
 def _fake(query, *_arguments):

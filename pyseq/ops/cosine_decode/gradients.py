@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyseq.ops.attention import per_head, quarantine, reached, softmax_for_backward, to_heads
 from pyseq.ops.cosine_decode.reference import (
+    Inputs,
     Options,
     clear_unused,
     known_lengths,
@@ -27,24 +28,13 @@ from pyseq.ops.prepare_keys.reference import (
 )
 
 
-def gradients(
-    grad: Tensor,
-    query: Tensor,
-    key_cache: Tensor,
-    value_cache: Tensor,
-    scale: Tensor,
-    query_weight: Tensor | None,
-    lengths: Tensor | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    *,
-    options: Options,
-) -> Sequence[Tensor]:
+def gradients(grad: Tensor, inputs: Inputs, options: Options) -> Sequence[Tensor]:
     """Of query, key_cache, value_cache, scale and query_weight, not yet rounded to their dtypes.
 
     A row of `grad` with a NaN or an infinity makes NaN of the gradients of what its output depends
     on, and of nothing else.
     """
+    query, key_cache, value_cache, scale, query_weight, lengths, cos, sin = inputs
     (B, H, T, D), (G, S) = query.shape, key_cache.shape[1:3]
     dtype = accumulation_dtype(query)
     k, bad_key = quarantine(clear_unused(key_cache.to(dtype), lengths))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,19 +22,22 @@ class Options:
     prefix: int
 
 
-def attend(
-    query: Tensor,
-    key_cache: Tensor,
-    value_cache: Tensor,
-    scale: Tensor,
-    query_weight: Tensor | None,
-    lengths: Tensor | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    *,
-    options: Options,
-) -> Tensor:
+class Inputs(NamedTuple):
+    """The op's tensors; the public op says what each means."""
+
+    query: Tensor
+    key_cache: Tensor
+    value_cache: Tensor
+    scale: Tensor
+    query_weight: Tensor | None
+    lengths: Tensor | None
+    cos: Tensor | None
+    sin: Tensor | None
+
+
+def attend(inputs: Inputs, options: Options) -> Tensor:
     """The output (B, H, T, D)."""
+    query, key_cache, value_cache, scale, query_weight, lengths, cos, sin = inputs
     (B, H, T, D), S = query.shape, key_cache.shape[2]
     dtype = accumulation_dtype(query)
     k, bad_key = quarantine(clear_unused(key_cache.to(dtype), lengths))
