@@ -10,6 +10,7 @@ from pyseq.errors import BackendUnavailable, UserError
 COMMANDS = {
     "data": "make a u16 stream from text, wav, npy, csv, or a generator",
     "train": "train a model and report on it",
+    "supercharged": "train the supercharged model: train --model supercharged",
     "evaluate": "score a trained model beside the baselines",
     "predict": "show the most likely next symbols",
     "bench": "time an op against its peers",

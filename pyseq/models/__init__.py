@@ -3,6 +3,7 @@
 from pyseq.models.baseline import Baseline, BaselineConfig
 from pyseq.models.checkpoint import ModelCard, load_model, save_model
 from pyseq.models.predictor import Prediction, Predictor, load
+from pyseq.models.supercharged import Supercharged, SuperchargedConfig
 
 __all__ = [
     "Baseline",
@@ -10,6 +11,8 @@ __all__ = [
     "ModelCard",
     "Prediction",
     "Predictor",
+    "Supercharged",
+    "SuperchargedConfig",
     "load",
     "load_model",
     "save_model",

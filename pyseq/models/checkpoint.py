@@ -17,9 +17,13 @@ from pyseq.data.stream_info import Kind
 from pyseq.errors import UserError
 from pyseq.models.baseline import Baseline, BaselineConfig
 from pyseq.models.sequence_model import SequenceModel
+from pyseq.models.supercharged import Supercharged, SuperchargedConfig
 
 FORMAT_VERSION = 1
-MODELS: dict[str, tuple[type, type[SequenceModel]]] = {"baseline": (BaselineConfig, Baseline)}
+MODELS: dict[str, tuple[type, type[SequenceModel]]] = {
+    "baseline": (BaselineConfig, Baseline),
+    "supercharged": (SuperchargedConfig, Supercharged),
+}
 
 
 @dataclass(frozen=True)

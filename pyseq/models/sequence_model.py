@@ -16,6 +16,11 @@ class SequenceModel(nn.Module, ABC):
     def loss(self, window: Tensor) -> Tensor:
         """Mean negative log-likelihood in nats, (), of window (B, T + 1) int64 given its past."""
 
+    def objective(self, window: Tensor) -> tuple[Tensor, Tensor]:
+        """What training minimises, and beside it the loss, both (), nats, of window (B, T + 1)."""
+        loss = self.loss(window)
+        return loss, loss.detach()
+
     @abstractmethod
     def flops_per_symbol(self, seq_len: int) -> int:
         """Floating-point operations of one training step per symbol of a window of seq_len."""

@@ -21,20 +21,53 @@ class TrainConfig:
     """Where the best model goes (a safetensors file); the run folder is this without its suffix
     plus .run/."""
 
-    model: Literal["baseline"] = "baseline"
+    model: Literal["baseline", "supercharged"] = "baseline"
     """Which model."""
     d_model: int = 256
     """Width of the model."""
     nlayers: int = 4
-    """Decoder blocks."""
+    """Decoder blocks (supercharged: of the decoder over patches)."""
     nhead: int = 8
     """Query heads."""
     nhead_kv: int | None = None
-    """Key and value heads; default: as many as query heads."""
+    """Key and value heads; default: as many as query heads (supercharged: half as many)."""
     dim_ff: int = 1024
     """Feed-forward width without its gate; the gated layer has two thirds of it."""
-    dropout: float = 0.0
-    """Dropout probability."""
+    dropout: float | None = None
+    """Dropout probability; default: 0 (supercharged: .1)."""
+
+    patch: int = 16
+    """Supercharged: symbols that the decoder over patches reads at once."""
+    local_width: int = 128
+    """Supercharged: width of the decoder inside the patch."""
+    local_layers: int = 2
+    """Supercharged: blocks of the decoder inside the patch."""
+    memory: int = 20
+    """Supercharged: learned memory tokens; 0: none."""
+    memory_read: Literal["prefix", "gate"] = "prefix"
+    """Supercharged: memory tokens in front of the patches, or read by each through a gate."""
+    hard: bool = True
+    """Supercharged: even blocks attend to one position only."""
+    hard_train: Literal["soft", "straight_through"] = "straight_through"
+    """Supercharged: how those blocks are trained."""
+    hard_serve: Literal["hard", "adaptive", "soft"] = "hard"
+    """Supercharged: what those blocks compute after training, and in validation."""
+    fourier: bool = True
+    """Supercharged: causal Fourier mixing after every third block."""
+    smoothing: bool = False
+    """Supercharged: exponential smoothing with trend after the last block."""
+    scale_bins: tuple[int, ...] = (256, 1024, 4096)
+    """Supercharged: the loss also scores the alphabet in so many bins."""
+    scale_weight: float = 0.1
+    """Supercharged: weight of the mean loss over those bins; 0: none."""
+    horizons: int = 4
+    """Supercharged: auxiliary heads predict the symbols 2 to this many steps ahead; 1: none."""
+    pattern_weight: float = 0.1
+    """Supercharged: weight of the mean loss of those heads."""
+    label_smoothing: float = 0.0
+    """Supercharged: share of each target spread over all classes, in training."""
+    stochastic_depth: float = 0.0
+    """Supercharged: probability that training skips the last block; earlier ones less."""
 
     kind: Literal["auto", "tokens", "values"] = "auto"
     """Whether magnitude means something; auto asks the JSON, then the data."""

@@ -29,8 +29,7 @@ from pyseq.data.described_stream import DescribedStream, describe_stream
 from pyseq.data.splits import Splits, split_stream
 from pyseq.data.stream_info import info_path
 from pyseq.errors import UserError
-from pyseq.models.baseline import Baseline, BaselineConfig
-from pyseq.models.checkpoint import ModelCard, is_model_file
+from pyseq.models.checkpoint import MODELS, ModelCard, is_model_file
 from pyseq.models.device import choose_device
 from pyseq.models.predictor import load
 from pyseq.models.sequence_model import SequenceModel
@@ -121,30 +120,24 @@ def prepare(config: TrainConfig) -> Run:
     window = config.seq_len + 1
     splits = split_stream(len(described.stream), window, config.split)
     counts = described.counts(*splits.train)
-    key_heads = config.nhead if config.nhead_kv is None else config.nhead_kv
     stride = config.seq_len if config.stride is None else config.stride
     config = dataclasses.replace(
         config,
         kind=described.kind,
         alphabet=described.alphabet,
         bins="none" if binning.edges is None else binning.classes,
-        nhead_kv=key_heads,
+        nhead_kv=_key_heads(config),
+        dropout=_dropout(config),
         stride=stride,
         device=str(device),
         threads=torch.get_num_threads(),
     )
     torch.manual_seed(config.seed)
-    model_config = BaselineConfig(
-        classes=binning.classes,
-        kind=described.kind,
-        d_model=config.d_model,
-        nlayers=config.nlayers,
-        nhead=config.nhead,
-        nhead_kv=key_heads,
-        dim_ff=config.dim_ff,
-        dropout=config.dropout,
-    )
-    model = Baseline(model_config)
+    config_type, model_type = MODELS[config.model]
+    names = [field.name for field in dataclasses.fields(config_type) if field.name != "classes"]
+    settings = {name: getattr(config, name) for name in names}
+    model_config = config_type(classes=binning.classes, **settings)
+    model = model_type(model_config)
     threads, about_workers = threads_to_use(config.workers)
     batches, steps = _training_batches(config, described, splits, stride, threads)
     trained = (batches.loader.start, batches.loader.stop)
@@ -179,6 +172,19 @@ def prepare(config: TrainConfig) -> Run:
         device=device,
         remarks=tuple(remarks),
     )
+
+
+def _key_heads(config: TrainConfig) -> int:
+    if config.nhead_kv is not None:
+        return config.nhead_kv
+    halved = config.model == "supercharged" and config.nhead % 2 == 0
+    return config.nhead // 2 if halved else config.nhead
+
+
+def _dropout(config: TrainConfig) -> float:
+    if config.dropout is not None:
+        return config.dropout
+    return 0.1 if config.model == "supercharged" else 0.0
 
 
 def _check_target(path: Path, described: DescribedStream) -> None:

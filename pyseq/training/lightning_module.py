@@ -17,7 +17,7 @@ BITS = 1 / math.log(2)  # bits per nat
 
 
 class SequenceTraining(lightning.LightningModule):
-    """Trains a model whose `loss(window)` is in nats per symbol.
+    """Trains a model by its `objective(window)`; `loss(window)` is in nats per symbol.
 
     Args:
         model (SequenceModel): what is trained.
@@ -42,19 +42,20 @@ class SequenceTraining(lightning.LightningModule):
         self.config, self.binning = config, binning
         seconds = None if config.max_time is None else 60 * config.max_time
         self.progress = Progress(steps, seconds)
-        self.compiled_loss = torch.compile(model.loss) if config.compile else model.loss
+        compiled = torch.compile if config.compile else lambda function: function
+        self.objective, self.loss = compiled(model.objective), compiled(model.loss)
         self.train_bits = MeanMetric(nan_strategy="disable")  # NaN must show
         self.train_bits.persistent(True)  # a checkpoint may fall between two rows of metrics
         self.validation_bits = MeanMetric(nan_strategy="disable")
         self._saved_rng: dict | None = None
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        loss = self.compiled_loss(self.binning.apply(batch["window"]))
-        self.train_bits.update(loss.detach() * BITS)
-        return loss
+        objective, loss = self.objective(self.binning.apply(batch["window"]))
+        self.train_bits.update(loss * BITS)
+        return objective
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        loss = self.compiled_loss(self.binning.apply(batch["window"]))
+        loss = self.loss(self.binning.apply(batch["window"]))
         self.validation_bits.update(loss * BITS, weight=len(batch["window"]))
 
     def on_validation_epoch_end(self) -> None:

@@ -20,7 +20,7 @@ def trial_step(run: Run) -> None:
         torch.random.fork_rng(devices),
         torch.autocast(run.device.type, torch.bfloat16, enabled=config.use_amp),
     ):
-        model.loss(window).backward()
+        model.objective(window)[0].backward()
     model.zero_grad(set_to_none=True)
 
 

@@ -419,3 +419,40 @@ def test_demo_beats_order_1(tmp_path, capsys):
     """Half of the demo's time is enough on two idle cores, and on a busier machine too."""
     bits = demo_bits(tmp_path, capsys, "1")
     assert bits["model"][2] < bits["order-1"][1]
+
+
+def test_the_supercharged_line_and_what_follows(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # the model has its own name there
+    small = [*SMALL, "--nlayers", "2", "--local_width", "32", "--memory", "4"]
+    code, out, _ = run(
+        capsys, "supercharged", "--u16_path", f"{folder}/code.u16", *small, "--lr", "1e-2",
+        "--scale_bins", "16", "64", "--no_fourier",
+    )  # fmt: skip
+    assert code == 0
+    assert "model: supercharged" in out
+    card = pyseq.load("supercharged_model.pt").card
+    assert card.config["scale_bins"] == [16, 64]
+    assert (card.config["fourier"], card.config["dropout"], card.config["nhead_kv"]) == (
+        False, 0.1, 1,
+    )  # fmt: skip
+    for command in (["evaluate", "--max_samples", "2000"], ["predict", "--idx", "4000"]):
+        code, out, err = run(
+            capsys, *command, "--u16_path", f"{folder}/code.u16", "--ckpt", "supercharged_model.pt"
+        )
+        assert (code, err) == (0, "")
+        assert "verdict: " in out or "came: " in out
+    code, out, _ = run(
+        capsys, "supercharged", "--u16_path", f"{folder}/code.u16", "--resume", "auto",
+        "--config", "supercharged_model.run/config.yaml",
+    )  # fmt: skip
+    assert code == 0
+    assert "resumed from" in out
+
+
+def test_bad_switches_are_one_sentence(folder, tmp_path, capsys):
+    code, _, err = run(
+        capsys, "supercharged", "--u16_path", f"{folder}/code.u16", "--patch", "0",
+        "--ckpt", f"{tmp_path}/model.pt",
+    )  # fmt: skip
+    assert (code, err) == (2, "pyseq supercharged: --patch is 0; at least 1 fits\n")
+    assert list(tmp_path.iterdir()) == []

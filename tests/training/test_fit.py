@@ -103,6 +103,7 @@ def final(folder) -> tuple[dict, list[dict], dict]:
         {},
         {"gradient_accumulation": 3},
         {"dropout": 0.2, "optimizer": "sgd"},
+        {"model": "supercharged", "nlayers": 3, "local_width": 32, "stochastic_depth": 0.2},
         {"save_every": 10},  # checkpoint and validation at the same steps
         {"save_every": 20, "lr": 0.1},  # the best model is one of the first
     ],
