@@ -270,7 +270,7 @@ class Supercharged(SequenceModel):
         return loss + of_target - (hidden @ self.head.weight.mean(0)).mean()
 
     def look_ahead(self, hidden: Tensor) -> list[Tensor]:
-        """Hidden states (B, T, local_width) from which the head predicts 2, 3, ... steps ahead."""
+        """From hidden (B, T, local_width), what the head predicts 2, 3, ... steps ahead from."""
         return [hidden + nn.functional.silu(layer(hidden)) for layer in self.ahead]
 
     def _pattern(self, hidden: Tensor, window: Tensor) -> Tensor:
