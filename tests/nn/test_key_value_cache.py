@@ -75,3 +75,13 @@ def test_errors(key, value, message):
 def test_capacity_is_not_negative():
     with pytest.raises(ValueError, match="capacity is -1; 0 or more fits"):
         KeyValueCache(-1)
+
+
+def test_a_refused_first_append_leaves_the_cache_empty():
+    cache = KeyValueCache()
+    with pytest.raises(ValueError, match="equal ones fit"):
+        cache.append(torch.zeros(2, 3, 1, 4), torch.zeros(2, 3, 2, 4))
+    with pytest.raises(ValueError, match=r"key \(2, 3, 4\); \(B, G, T, D\) fits"):
+        cache.append(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4))
+    key, _ = cache.append(torch.zeros(1, 3, 1, 4), torch.zeros(1, 3, 1, 4))
+    assert key.shape == (1, 3, 1, 4)
