@@ -11,7 +11,7 @@ from pyseq.errors import UserError
 
 if TYPE_CHECKING:
     from pyseq.training.config import TrainConfig
-    from pyseq.training.fit import Run
+    from pyseq.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     from pyseq.cli.train import train
     from pyseq.data.importers import stdlib_text
     from pyseq.data.stream_info import write_stream
-    from pyseq.training.fit import prepare
+    from pyseq.training.run import prepare
 
     began = time.monotonic()
     folder = Path(config.out)

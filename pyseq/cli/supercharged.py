@@ -22,7 +22,7 @@ class SuperchargedTrainConfig(TrainConfig):
 def main(arguments: list[str]) -> int:
     """Train as the flags say; prints the evaluation and where everything lies."""
     config = flags.parse(SuperchargedTrainConfig, "supercharged", arguments)
-    from pyseq.training.fit import prepare
+    from pyseq.training.run import prepare
 
     train(prepare(config))
     return 0

@@ -6,13 +6,13 @@ from pyseq.cli import flags
 from pyseq.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from pyseq.training.fit import Run
+    from pyseq.training.run import Run
 
 
 def main(arguments: list[str]) -> int:
     """Train as the flags say; prints the evaluation and where everything lies."""
     config = flags.parse(TrainConfig, "train", arguments)
-    from pyseq.training.fit import prepare
+    from pyseq.training.run import prepare
 
     train(prepare(config))
     return 0
@@ -21,7 +21,8 @@ def main(arguments: list[str]) -> int:
 def train(run: "Run") -> None:
     """Train and print what was decided, how good it is and where it lies."""
     from pyseq.cli.evaluation_table import print_evaluation
-    from pyseq.training.fit import checkpoint_to_resume, fit
+    from pyseq.training.fit import fit
+    from pyseq.training.resume import checkpoint_to_resume
     from pyseq.training.trial import trial_memory_mib
 
     config, ceiling = run.config, run.ceiling

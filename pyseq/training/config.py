@@ -74,8 +74,18 @@ class TrainConfig:
     alphabet: int | None = None
     """Declared alphabet size; default: the JSON's, or the highest symbol + 1."""
     bins: int | Literal["auto", "none"] = "auto"
-    """Classes of equal width over the alphabet; auto: 1024 for values with more symbols than
+    """Classes that the alphabet is divided into; auto: 1024 for values with more symbols than
     that, else none (every symbol is a class)."""
+    binning: Literal["uniform", "adaptive"] = "uniform"
+    """Bins of equal width over the alphabet, or of about equally many training symbols."""
+    augment_noise: float = 0.0
+    """Values: standard deviation, in symbols, of the noise that training adds to what the model
+    reads, before binning."""
+    augment_replace: float = 0.0
+    """Tokens: share of the symbols it reads that training replaces by ones drawn from the training
+    range's frequencies."""
+    augment_mask: float = 0.0
+    """Tokens: share of the symbols it reads that training hides."""
     io: Literal["mmap", "pread", "ram"] = "mmap"
     """How the file is read."""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -101,6 +111,8 @@ class TrainConfig:
     """Optimiser; sgd has momentum .9."""
     lr: float = 1e-3
     """Learning rate."""
+    lr_find: bool = False
+    """Look for a learning rate by a short trial first, and train with that one instead of --lr."""
     schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
     """Learning-rate schedule."""
     warmup_ratio: float = 0.05

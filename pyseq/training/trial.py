@@ -5,7 +5,7 @@ import time
 import torch
 
 from pyseq.training.callbacks import peak_memory_mib
-from pyseq.training.fit import Run
+from pyseq.training.run import Run
 
 TIMED_STEPS = 3
 

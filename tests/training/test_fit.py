@@ -18,8 +18,9 @@ from pyseq.training import fit as fit_module
 from pyseq.training.batches import TrainingBatches
 from pyseq.training.checkpoint_io import SafetensorsCheckpointIO
 from pyseq.training.config import TrainConfig
-from pyseq.training.fit import fit, prepare, run_folder
+from pyseq.training.fit import fit
 from pyseq.training.metrics_file import MetricsFile
+from pyseq.training.run import prepare, run_folder
 from pyseq.training.schedules import rate_factor
 
 SMALL = {"d_model": 32, "nlayers": 1, "nhead": 2, "dim_ff": 48, "seq_len": 32, "batch": 16,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pyseq.training.config import TrainConfig
-from pyseq.training.fit import prepare
+from pyseq.training.run import prepare
 from pyseq.training.trial import fastest_threads, trial_memory_mib
 
 
