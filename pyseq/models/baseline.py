@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pyseq.errors import UserError
 from pyseq.models.sequence_model import SequenceModel
-from pyseq.nn import CosineAttention, RotaryEmbedding, SwiGLU
+from pyseq.nn import CosineAttention, KeyValueCache, RotaryEmbedding, SwiGLU
 from pyseq.ops.scale_cross_entropy import scale_cross_entropy
 
 
@@ -26,6 +26,7 @@ class BaselineConfig:
         nhead_kv (int): key and value heads; divides nhead.
         dim_ff (int): feed-forward width before the gate's share: the gated layer has 2/3 of it.
         dropout (float): probability, on the output of each half-block.
+        mask_symbol (bool): whether one more class can be read, that of a masked symbol.
     """
 
     classes: int
@@ -36,6 +37,7 @@ class BaselineConfig:
     nhead_kv: int = 8
     dim_ff: int = 1024
     dropout: float = 0.0
+    mask_symbol: bool = False
 
     def __post_init__(self):
         sizes = (self.classes, self.d_model, self.nlayers, self.nhead, self.nhead_kv, self.dim_ff)
@@ -70,8 +72,8 @@ class Block(nn.Module):
         self.feed_forward = SwiGLU(width, max(1, config.dim_ff * 2 // 3))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache=cache))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -86,7 +88,7 @@ class Baseline(SequenceModel):
         super().__init__()
         self.config = config
         width = config.d_model
-        self.embedding = nn.Embedding(config.classes, width)
+        self.embedding = nn.Embedding(config.classes + config.mask_symbol, width)
         # Values that lie close together should look alike before anything is learned about them.
         self.value_projection = nn.Linear(1, width, bias=False) if config.kind == "values" else None
         rope = RotaryEmbedding(width // config.nhead)
@@ -104,26 +106,49 @@ class Baseline(SequenceModel):
             if name.endswith("out.weight"):  # the last layer of each half-block
                 nn.init.normal_(weight, std=0.02 * depth)
 
-    def hidden(self, symbols: Tensor) -> Tensor:
-        """Final hidden states, (B, T, C), of symbols (B, T) int64; position t has seen 0..t."""
+    def new_cache(self) -> list[KeyValueCache]:
+        """An empty cache for `forward`: one of each block."""
+        return [KeyValueCache() for _ in self.blocks]
+
+    def hidden(self, symbols: Tensor, cache: list[KeyValueCache] | None = None) -> Tensor:
+        """Final hidden states, (B, T, C), of symbols (B, T) int64; position t has seen 0..t.
+
+        Args:
+            symbols (Tensor (B, T), int64): classes.
+            cache (list of KeyValueCache | None): as for `forward`.
+        """
         x = self.embedding(symbols)
         if self.value_projection is not None:
             centre = (self.config.classes - 1) / 2
             values = (symbols.to(x.dtype) - centre) / max(centre, 1.0)  # in [-1, 1]
             x = x + self.value_projection(values[..., None])
-        for block in self.blocks:
-            x = block(x)
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if cache is None else cache[index])
         return self.norm(x)
 
-    def forward(self, symbols: Tensor) -> Tensor:
-        """Logits (B, T, classes) of the symbol after each of symbols (B, T) int64."""
-        return self.head(self.hidden(symbols))
+    def forward(self, symbols: Tensor, *, cache: list[KeyValueCache] | None = None) -> Tensor:
+        """Logits (B, T, classes) of the symbol after each of symbols (B, T) int64.
+
+        Args:
+            symbols (Tensor (B, T), int64): classes; with a cache, what follows those it has seen.
+            cache (list of KeyValueCache | None): what `new_cache` gave.
+        """
+        return self.head(self.hidden(symbols, cache))
 
     def loss(self, window: Tensor) -> Tensor:
         """Mean negative log-likelihood in nats, (), of window (B, T + 1) int64 given its past."""
-        hidden = self.hidden(window[:, :-1])
+        return self.objective(window)[0]
+
+    def objective(self, window: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The loss, twice; the second () Tensor is detached.
+
+        Args:
+            window (Tensor (B, T + 1), int64): classes.
+            seen (Tensor (B, T), int64 | None): what is read in place of window[:, :-1].
+        """
+        hidden = self.hidden(window[:, :-1] if seen is None else seen)
         loss, _ = scale_cross_entropy(hidden, self.head.weight, window[:, 1:])
-        return loss
+        return loss, loss.detach()
 
     def flops_per_symbol(self, seq_len: int) -> int:
         """Two per multiply-add, three passes (forward, and twice that backward).

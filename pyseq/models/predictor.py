@@ -1,6 +1,9 @@
 """A trained model as others use it: predict, score, continue a stream."""
 
+import itertools
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,43 +131,122 @@ class Predictor:
         return edges[class_], following - 1
 
     def generate(
-        self, context: Tensor, n: int, *, temperature: float = 1.0, seed: int = 0
+        self,
+        context: Tensor,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        topk: int | None = None,
+        seed: int = 0,
+        cache: bool = True,
     ) -> Tensor:
-        """Continue a stream by sampling, one symbol at a time.
-
-        A class that stands for several symbols yields each of them with equal probability.
+        """Continue a stream by sampling: the first n symbols of `continuation`.
 
         Args:
             context (Tensor (T,), integer): the symbols to continue, T at least 1.
             n (int): symbols to generate.
-            temperature (float): divides the logits; 0 takes the most likely class (and the lowest
-                of its symbols) every time.
-            seed (int): of the sampling.
+            temperature (float): as for `continuation`.
+            topk (int | None): as for `continuation`.
+            seed (int): as for `continuation`.
+            cache (bool): as for `continuation`.
 
         Returns:
             Tensor (n,), int64: symbols.
 
         Raises:
-            ValueError: the context is empty, or n or the temperature negative.
+            ValueError: an argument is out of its range.
+            UserError: a symbol of the context lies outside the alphabet.
         """
-        if not temperature >= 0:
-            raise ValueError(f"generate: temperature is {temperature}; 0 or more fits")
         if n < 0:
             raise ValueError(f"generate: n is {n}; 0 or more fits")
-        if len(context) == 0:
-            raise ValueError("generate: the context is empty; at least one symbol fits")
-        random = np.random.default_rng(seed)
-        symbols = torch.as_tensor(context).long().tolist()
-        for _ in range(n):
-            recent = torch.tensor(symbols[-self.card.seq_len :])
-            logp = self.distribution(recent[None])[0, -1].double().cpu()
-            if temperature == 0:
-                symbols.append(self._symbols(int(logp.argmax()))[0])
-                continue
-            share = (logp / temperature).softmax(-1).numpy()
-            first, last = self._symbols(int(random.choice(len(share), p=share / share.sum())))
-            symbols.append(int(random.integers(first, last + 1)))
-        return torch.tensor(symbols[len(symbols) - n :], dtype=torch.int64)
+        symbols = self.continuation(
+            context, temperature=temperature, topk=topk, seed=seed, cache=cache
+        )
+        return torch.tensor(list(itertools.islice(symbols, n)), dtype=torch.int64)
+
+    def continuation(
+        self,
+        context: Tensor,
+        *,
+        temperature: float = 1.0,
+        topk: int | None = None,
+        seed: int = 0,
+        cache: bool = True,
+    ) -> Iterator[int]:
+        """Continue a stream by sampling, one symbol at a time and without end.
+
+        The model sees the last seq_len symbols at the most. Where there would be more it begins
+        anew with the last seq_len / 2, so that a step needs no more than the newest symbol, and
+        what a cache holds is what the model would compute without it. A class that stands for
+        several symbols yields each of them with equal probability.
+
+        Args:
+            context (Tensor (T,), integer): the symbols to continue, T at least 1; the last seq_len
+                are used.
+            temperature (float): divides the logits; 0 takes the most likely class (and the lowest
+                of its symbols) every time.
+            topk (int | None): sample from so many of the most likely classes; None: from all.
+            seed (int): of the sampling; at least 0.
+            cache (bool): keep what was computed for earlier symbols (keys and values of the
+                attentions, states of the others). Without it every step reads the whole context
+                again, for the same symbols (but where rounding decides between two).
+
+        Yields:
+            int: the next symbol.
+
+        Raises:
+            ValueError: the context is empty, or another argument is out of its range.
+            UserError: a symbol of the context lies outside the alphabet.
+        """
+        context = torch.as_tensor(context)
+        if context.dim() != 1 or len(context) == 0:
+            raise ValueError(
+                f"generate: context has shape {tuple(context.shape)}; (T,), T >= 1 fits"
+            )
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"generate: temperature is {temperature}; 0 or more fits")
+        if topk is not None and topk < 1:
+            raise ValueError(f"generate: topk is {topk}; at least 1 fits")
+        if seed < 0:
+            raise ValueError(f"generate: seed is {seed}; 0 or more fits")
+        recent = self.classes_of(context[-self.card.seq_len :])
+        return self._continue(recent, temperature, topk, np.random.default_rng(seed), cache)
+
+    def _continue(
+        self,
+        recent: Tensor,
+        temperature: float,
+        topk: int | None,
+        random: np.random.Generator,
+        cached: bool,
+    ) -> Iterator[int]:
+        """The symbols that follow the classes `recent`, (T,) int64."""
+        most = self.card.seq_len
+        cache, fresh = self.model.new_cache() if cached else None, recent
+        while True:
+            with torch.inference_mode():
+                piece = recent if cache is None else fresh
+                logits = self.model(piece[None], cache=cache)[0, -1].double().cpu()
+            class_ = _draw(logits, temperature, topk, random)
+            first, last = self._symbols(class_)
+            yield first if temperature == 0 else int(random.integers(first, last + 1))
+            fresh = torch.tensor([class_], device=self.device)
+            recent = torch.cat((recent, fresh))
+            if len(recent) > most:
+                fresh = recent = recent[-max(1, most // 2) :]
+                cache = self.model.new_cache() if cached else None
+
+
+def _draw(logits: Tensor, temperature: float, topk: int | None, random: np.random.Generator) -> int:
+    """A class by its logits (classes,) float64."""
+    if temperature == 0:
+        return int(logits.argmax())
+    if topk is not None and topk < len(logits):
+        best = logits.topk(topk)
+        logits = torch.full_like(logits, -math.inf).scatter(0, best.indices, best.values)
+    reached = ((logits - logits.max()) / temperature).softmax(-1).cumsum(-1).numpy()
+    # The first class whose cumulative probability exceeds the draw; its own is not 0.
+    return int(np.searchsorted(reached, random.random() * reached[-1], side="right"))
 
 
 def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Predictor:

@@ -7,6 +7,7 @@ and in the same unit as the baseline's. Each part can be switched off.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,7 @@ class SuperchargedConfig:
         label_smoothing (float): share of the targets' probability spread over all classes.
         stochastic_depth (float): probability that training skips the last block, for one sequence;
             earlier blocks are skipped proportionally less.
+        mask_symbol (bool): whether one more class can be read, that of a masked symbol.
     """
 
     classes: int
@@ -86,6 +88,7 @@ class SuperchargedConfig:
     pattern_weight: float = 0.1
     label_smoothing: float = 0.0
     stochastic_depth: float = 0.0
+    mask_symbol: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "scale_bins", tuple(self.scale_bins))  # JSON has lists only
@@ -142,12 +145,36 @@ class HalfBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.skip = skip
 
-    def forward(self, x: Tensor) -> Tensor:
-        change = self.dropout(self.layer(self.norm(x)))
+    def forward(self, x: Tensor, cache: Any = None) -> Tensor:
+        known = {} if cache is None else {"cache": cache}
+        change = self.dropout(self.layer(self.norm(x), **known))
         if self.training and self.skip > 0:
             kept = torch.rand(len(x), 1, 1, device=x.device) >= self.skip
             change = change * kept / (1 - self.skip)  # the mean stays
         return x + change
+
+    def new_cache(self) -> Any:
+        """An empty cache of the layer; None where it keeps nothing of earlier positions."""
+        make: Any = getattr(self.layer, "new_cache", None)
+        return None if make is None else make()
+
+
+@dataclass
+class SuperchargedCache:
+    """What a `Supercharged` remembers of the sequences it has seen.
+
+    Attributes:
+        blocks (list): a cache for each half-block of the decoder over patches, or None.
+        length (int): symbols seen.
+        symbols (Tensor (B, 1 to patch), int64 | None): those of the patch that is not whole yet,
+            and the one before it.
+        context (Tensor (B, 1, d_model) | None): what the decoder over patches said last.
+    """
+
+    blocks: list[Any]
+    length: int = 0
+    symbols: Tensor | None = None
+    context: Tensor | None = None
 
 
 class Supercharged(SequenceModel):
@@ -161,7 +188,7 @@ class Supercharged(SequenceModel):
         super().__init__()
         self.config = config
         width, local = config.d_model, config.local_width
-        self.embedding = nn.Embedding(config.classes, local)
+        self.embedding = nn.Embedding(config.classes + config.mask_symbol, local)
         self.patches = _PatchReader(config)
         self.start = nn.Parameter(torch.zeros(width))  # stands for the patch before the first
         self.memory = (
@@ -205,50 +232,88 @@ class Supercharged(SequenceModel):
             if name.endswith("layer.out.weight"):  # the last of each half-block
                 nn.init.normal_(weight, std=0.02 * depth)
 
-    def hidden(self, symbols: Tensor) -> Tensor:
-        """Final hidden states, (B, T, local_width), of symbols (B, T); position t has seen 0..t."""
+    def new_cache(self) -> SuperchargedCache:
+        """An empty cache for `forward`."""
+        return SuperchargedCache([half.new_cache() for half in self._half_blocks()])
+
+    def _half_blocks(self) -> list[HalfBlock]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def hidden(self, symbols: Tensor, cache: SuperchargedCache | None = None) -> Tensor:
+        """Final hidden states, (B, T, local_width), of symbols (B, T); position t has seen 0..t.
+
+        Args:
+            symbols (Tensor (B, T), int64): classes.
+            cache (SuperchargedCache | None): as for `forward`.
+        """
         (B, T), P = symbols.shape, self.config.patch
-        groups = T // P + 1  # patches that hold a symbol to be predicted
+        before = 0 if cache is None else cache.length
+        # Symbol t + 1 is predicted at the place of patch (t + 1) // P that it will take, by the
+        # symbol before it. So the first patch concerned begins with the symbol before its own
+        # first, and the very first patch with nothing.
+        first, last = before // P, (before + T) // P
+        ahead = min(first, 1)
+        context = self.start.expand(B, 1, -1)
+        if cache is not None and cache.symbols is not None:
+            symbols = torch.cat((cache.symbols, symbols), 1)
+            context = context if cache.context is None else cache.context
         seen = self.embedding(symbols)
-        whole = T // P * P
-        context = self.context(self._deep(symbols[:, :whole], seen[:, :whole]))
-        # Symbol t + 1 is predicted at the place of patch (t + 1) // P that it will take; before
-        # symbol 0 nothing has been seen, and after the last one nothing is asked.
-        seen = nn.functional.pad(seen, (0, 0, 1, groups * P - T - 1))
-        local = seen.view(B * groups, P, -1) + context.view(B * groups, P, -1)
-        local = self.local_norm(self.local_blocks(local))
-        return local.view(B, groups * P, -1)[:, 1 : T + 1]
+        whole = slice(ahead, ahead + (last - first) * P)
+        if last > first:
+            context = torch.cat(
+                (context, self._deep(symbols[:, whole], seen[:, whole], cache, first == 0)), 1
+            )
+        if cache is not None:
+            cache.length = before + T
+            cache.symbols = symbols[:, max(0, whole.stop - 1) :]
+            cache.context = context[:, -1:].detach()
+        groups = last - first + 1
+        seen = nn.functional.pad(seen, (0, 0, 1 - ahead, groups * P - seen.shape[1] - 1 + ahead))
+        local = seen.view(B * groups, P, -1) + self.context(context).view(B * groups, P, -1)
+        local = self.local_norm(self.local_blocks(local)).view(B, groups * P, -1)
+        end = before + T + 1 - first * P
+        return local[:, end - T : end]
 
-    def _deep(self, symbols: Tensor, embedded: Tensor) -> Tensor:
-        """What is known before each patch and after the last, (B, N + 1, d_model), of N patches."""
-        start = self.start.expand(len(symbols), 1, -1)
-        if symbols.shape[1] == 0:
-            return start
+    def _deep(
+        self, symbols: Tensor, embedded: Tensor, cache: SuperchargedCache | None, starts: bool
+    ) -> Tensor:
+        """What is known after each of N patches, (B, N, d_model); memory comes before the first."""
         # As baseline's, the stream between the blocks keeps its precision under autocast.
-        x = self.patches(symbols, embedded).to(start.dtype)
-        if self.memory is not None:
-            x = self.memory(x)
-        x = self.norm(self.blocks(x))
-        if self.memory is not None:
-            x = self.memory.remove(x)
-        return torch.cat((start, x), 1)
+        x = self.patches(symbols, embedded).to(self.start.dtype)
+        memory = self.memory if starts or self.config.memory_read == "gate" else None
+        if memory is not None:
+            x = memory(x)
+        for index, half in enumerate(self._half_blocks()):
+            x = half(x, None if cache is None else cache.blocks[index])
+        x = self.norm(x)
+        return x if memory is None else memory.remove(x)
 
-    def forward(self, symbols: Tensor) -> Tensor:
-        """Logits (B, T, classes) of the symbol after each of symbols (B, T) int64."""
-        return self.head(self.hidden(symbols))
+    def forward(self, symbols: Tensor, *, cache: SuperchargedCache | None = None) -> Tensor:
+        """Logits (B, T, classes) of the symbol after each of symbols (B, T) int64.
+
+        Args:
+            symbols (Tensor (B, T), int64): classes; with a cache, what follows those it has seen.
+            cache (SuperchargedCache | None): what `new_cache` gave.
+        """
+        return self.head(self.hidden(symbols, cache))
 
     def loss(self, window: Tensor) -> Tensor:
         """Mean negative log-likelihood in nats, (), of window (B, T + 1) int64 given its past."""
         hidden = self.hidden(window[:, :-1])
         return scale_cross_entropy(hidden, self.head.weight, window[:, 1:])[0]
 
-    def objective(self, window: Tensor) -> tuple[Tensor, Tensor]:
-        """What training minimises, (), and the loss beside it, both in nats, of window (B, T + 1).
+    def objective(self, window: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The next symbol, smoothed if asked for, with the scale term and the pattern term.
 
-        The next symbol, smoothed if asked for, then the scale term and the pattern term.
+        Args:
+            window (Tensor (B, T + 1), int64): classes.
+            seen (Tensor (B, T), int64 | None): what is read in place of window[:, :-1].
+
+        Returns:
+            tuple of two Tensor (), in nats: that sum, and the loss alone, detached.
         """
         config = self.config
-        hidden, targets = self.hidden(window[:, :-1]), window[:, 1:]
+        hidden, targets = self.hidden(window[:, :-1] if seen is None else seen), window[:, 1:]
         _, per_scale = self.score(hidden, self.head, targets)
         loss = per_scale[0]
         total = loss

@@ -114,9 +114,11 @@ def prepare(config: TrainConfig) -> Run:
     )
     torch.manual_seed(config.seed)
     config_type, model_type = MODELS[config.model]
-    names = [field.name for field in dataclasses.fields(config_type) if field.name != "classes"]
+    names = [field.name for field in dataclasses.fields(config_type) if field.name in vars(config)]
     settings = {name: getattr(config, name) for name in names}
-    model_config = config_type(classes=binning.classes, **settings)
+    model_config = config_type(
+        classes=binning.classes, mask_symbol=config.augment_mask > 0, **settings
+    )
     model = model_type(model_config)
     threads, about_workers = threads_to_use(config.workers)
     batches, steps = _training_batches(config, described, splits, stride, threads)

@@ -134,3 +134,29 @@ def test_it_learns_a_repeated_pattern():
 def test_sizes_that_do_not_fit(sizes, words):
     with pytest.raises(UserError, match=words):
         small(**sizes)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "values"])
+def test_pieces_with_a_cache_give_what_the_whole_gives(kind):
+    torch.manual_seed(0)
+    model = Baseline(BaselineConfig(50, kind, d_model=32, nlayers=2, nhead=4, nhead_kv=2)).eval()
+    x = torch.randint(0, 50, (2, 40))
+    with torch.no_grad():
+        whole = model(x)
+        for sizes in ([1] * 40, [7, 1, 32], [40]):
+            cache = model.new_cache()
+            pieces = [model(piece, cache=cache) for piece in x.split(sizes, 1)]
+            assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-5)
+
+
+def test_what_is_seen_is_read_and_what_is_due_stays():
+    torch.manual_seed(0)
+    config = BaselineConfig(50, d_model=32, nlayers=1, nhead=4, nhead_kv=2, mask_symbol=True)
+    model, window = Baseline(config).eval(), torch.randint(0, 50, (2, 20))
+    seen = window[:, :-1].clone()
+    assert torch.equal(model.objective(window, seen)[0], model.loss(window))
+    seen[:, 3] = 50  # masked
+    with torch.no_grad():
+        logp = torch.log_softmax(model(seen), -1)
+        expected = -logp.gather(-1, window[:, 1:, None]).mean()
+        assert torch.allclose(model.objective(window, seen)[1], expected)

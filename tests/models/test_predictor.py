@@ -1,21 +1,24 @@
 """The predictor: probabilities that agree with each other, and a continuation that can be had."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import pyseq
 from pyseq.data.binning import Binning
 from pyseq.errors import UserError
-from pyseq.models import Baseline, BaselineConfig, ModelCard, Predictor, save_model
+from pyseq.models import ModelCard, Predictor, save_model
 
 
-def make(binning: Binning) -> Predictor:
+def make(binning: Binning, model: str = "baseline", **changes) -> Predictor:
     torch.manual_seed(0)
     config = {"classes": binning.classes, "d_model": 16, "nlayers": 1, "nhead": 2, "nhead_kv": 2,
-              "dim_ff": 24}  # fmt: skip
-    model = Baseline(BaselineConfig(**config))
-    torch.nn.init.normal_(model.head.weight, std=1.0)  # distributions that are not flat
-    return Predictor(model, ModelCard("baseline", config, binning, "tokens", 8))
+              "dim_ff": 24, **changes}  # fmt: skip
+    card = ModelCard(model, config, binning, "tokens", 8)
+    built = card.build()
+    torch.nn.init.normal_(built.head.weight, std=1.0)  # distributions that are not flat
+    return Predictor(built, card)
 
 
 @pytest.fixture(params=[Binning(300), Binning.uniform(300, 20)], ids=["symbols", "bins"])
@@ -63,8 +66,59 @@ def test_greedy_generation_takes_the_most_likely(predictor):
     symbols = predictor.generate(context, 6, temperature=0)
     for i in range(6):
         before = torch.cat([context, symbols[:i]])
+        if len(before) > 8:
+            before = before[5:]  # at 9 symbols the model began anew with the last 4
         best = int(predictor.predict(before, 1).classes[0])
         assert int(predictor.classes_of(symbols[i])) == best
+
+
+SUPERCHARGED = {"patch": 3, "local_width": 32, "nlayers": 3, "memory": 2, "smoothing": True}
+
+
+@pytest.mark.parametrize("binning", [Binning(300), Binning.uniform(300, 20)], ids=str)
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("baseline", {"nlayers": 2}),
+        ("supercharged", SUPERCHARGED),
+        ("supercharged", SUPERCHARGED | {"memory_read": "gate", "hard_serve": "adaptive"}),
+        ("supercharged", SUPERCHARGED | {"memory": 0, "hard": False, "patch": 16}),
+    ],
+)
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 5}, {"seed": 6, "topk": 3}])
+def test_generation_with_and_without_the_cache_is_the_same(binning, model, changes, options):
+    """Token for token, over many new beginnings of a window of 8 or 29."""
+    for seq_len in (8, 29):
+        predictor = make(binning, model, **changes)
+        predictor = Predictor(predictor.model, replace(predictor.card, seq_len=seq_len))
+        context = torch.randint(0, 300, (seq_len - 3,), generator=torch.Generator().manual_seed(1))
+        cached = predictor.generate(context, 120, **options)
+        assert torch.equal(cached, predictor.generate(context, 120, cache=False, **options))
+        assert len(set(cached.tolist())) > 1
+
+
+def test_topk_limits_what_is_drawn(predictor):
+    context = torch.randint(0, 300, (5,))
+    best = set(predictor.predict(context, 3).classes.tolist())
+    drawn = {
+        int(predictor.classes_of(predictor.generate(context, 1, seed=s, topk=3))) for s in range(60)
+    }
+    assert drawn <= best
+    assert len(drawn) > 1
+    everything = predictor.generate(context, 20, seed=1)
+    assert torch.equal(predictor.generate(context, 20, seed=1, topk=1000), everything)
+    coldest = predictor.generate(context, 4, temperature=1e-300, topk=2)
+    best = predictor.generate(context, 4, temperature=0)
+    assert torch.equal(predictor.classes_of(coldest), predictor.classes_of(best))
+
+
+def test_a_continuation_has_no_end(predictor):
+    context = torch.randint(0, 300, (1,))
+    stream = predictor.continuation(context, seed=2)
+    first = [next(stream) for _ in range(20)]
+    assert first == predictor.generate(context, 20, seed=2).tolist()
+    short = Predictor(predictor.model, replace(predictor.card, seq_len=1))
+    assert len(short.generate(context, 5)) == 5
 
 
 def test_sampling_follows_the_distribution():
@@ -93,5 +147,17 @@ def test_what_does_not_fit_is_told(predictor):
         predictor.predict(torch.tensor([], dtype=torch.int64))
     with pytest.raises(ValueError, match="topk is 0"):
         predictor.predict(torch.tensor([1]), 0)
-    with pytest.raises(ValueError, match="temperature is -1"):
-        predictor.generate(torch.tensor([1]), 1, temperature=-1)
+    for options, words in (
+        ({"temperature": -1}, "temperature is -1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"topk": 0}, "topk is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predictor.generate(torch.tensor([1]), 1, **options)
+    with pytest.raises(ValueError, match="n is -1"):
+        predictor.generate(torch.tensor([1]), -1)
+    with pytest.raises(ValueError, match="T >= 1"):
+        predictor.generate(torch.tensor([], dtype=torch.int64), 1)
+    with pytest.raises(UserError, match="symbol 300 lies outside"):
+        predictor.generate(torch.tensor([300]), 1)

@@ -162,3 +162,35 @@ def test_errors(options, message):
 
 def test_docstring_names_every_parameter():
     assert undocumented_parameters(Supercharged) == []
+
+
+@pytest.mark.parametrize("kind", ["tokens", "values"])
+@pytest.mark.parametrize("memory", [{"memory": 0}, {}, {"memory_read": "gate"}], ids=str)
+@pytest.mark.parametrize(
+    "parts", [{}, {"hard": False}, {"hard_serve": "soft", "smoothing": True}], ids=str
+)
+def test_pieces_with_a_cache_give_what_the_whole_gives(kind, memory, parts):
+    """Pieces that end before, at and after borders of patches of 8, some longer than two."""
+    model, x = make(kind=kind, nlayers=3, **memory, **parts).eval(), symbols(2, 61)
+    with torch.no_grad():
+        whole = model(x)
+        for sizes in ([1] * 61, [7, 1, 1, 22, 8, 8, 14], [61], [24, 37]):
+            cache = model.new_cache()
+            pieces = [model(piece, cache=cache) for piece in x.split(sizes, 1)]
+            assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-5)
+            assert cache.length == 61
+
+
+def test_what_is_seen_is_read_and_what_is_due_stays():
+    """Masked and replaced symbols change the hidden rows only."""
+    model, window = make(mask_symbol=True, scale_bins=(), horizons=1).eval(), symbols(2, 30)
+    seen = window[:, :-1].clone()
+    assert torch.equal(model.objective(window, seen)[0], model.objective(window)[0])
+    seen[:, 3], seen[:, 10] = 50, (seen[:, 10] + 1) % 50
+    with torch.no_grad():
+        logp = torch.log_softmax(model(seen), -1)
+        expected = -logp.gather(-1, window[:, 1:, None]).mean()
+        assert torch.allclose(model.objective(window, seen)[1], expected)
+        assert not torch.allclose(model.objective(window)[1], expected)
+    with pytest.raises(IndexError):
+        make().objective(window, seen)
