@@ -45,6 +45,8 @@ class SuperchargedConfig:
         patch (int): symbols read at once by the decoder over patches.
         local_width (int): width of the decoder inside the patch.
         local_layers (int): its blocks.
+        local_reach (int): how many of the symbols before it each of its places reads at once, by a
+            short convolution, across borders of patches; 1: only the one just before it.
         memory (int): learned tokens; 0: none.
         memory_read (str): "prefix": in front of the patches through every block; "gate": read by
             every patch on its own, before the first block.
@@ -74,7 +76,8 @@ class SuperchargedConfig:
     dropout: float = 0.1
     patch: int = 16
     local_width: int = 128
-    local_layers: int = 2
+    local_layers: int = 1
+    local_reach: int = 4
     memory: int = 20
     memory_read: str = "prefix"
     hard: bool = True
@@ -101,6 +104,7 @@ class SuperchargedConfig:
             "--patch": self.patch,
             "--local_width": self.local_width,
             "--local_layers": self.local_layers,
+            "--local_reach": self.local_reach,
             "--horizons": self.horizons,
             "the alphabet": self.classes,
         }
@@ -166,8 +170,8 @@ class SuperchargedCache:
     Attributes:
         blocks (list): a cache for each half-block of the decoder over patches, or None.
         length (int): symbols seen.
-        symbols (Tensor (B, 1 to patch), int64 | None): those of the patch that is not whole yet,
-            and the one before it.
+        symbols (Tensor (B, 0 to patch + local_reach - 1), int64 | None): those of the patch that
+            is not whole yet, and the local_reach before it.
         context (Tensor (B, 1, d_model) | None): what the decoder over patches said last.
     """
 
@@ -197,6 +201,11 @@ class Supercharged(SequenceModel):
         self.blocks = nn.Sequential(*_blocks(config))
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.context = nn.Linear(width, config.patch * local, bias=False)
+        self.reach = (
+            nn.Linear(config.local_reach * local, local, bias=False)
+            if config.local_reach > 1
+            else None
+        )
         rope = RotaryEmbedding(LOCAL_HEAD)
         self.local_blocks = nn.Sequential(
             *(
@@ -227,6 +236,8 @@ class Supercharged(SequenceModel):
         halves = [m for m in self.modules() if isinstance(m, HalfBlock)]
         # What the untrained deep decoder says must not drown the symbols themselves.
         nn.init.normal_(self.context.weight, std=0.02 * self.config.d_model**-0.5)
+        if self.reach is not None:  # the mixture weighs as much as the symbol itself
+            nn.init.normal_(self.reach.weight, std=self.reach.in_features**-0.5)
         depth = len(halves) ** -0.5  # keeps the residual stream's variance in depth
         for name, weight in self.named_parameters():
             if name.endswith("layer.out.weight"):  # the last of each half-block
@@ -248,11 +259,11 @@ class Supercharged(SequenceModel):
         """
         (B, T), P = symbols.shape, self.config.patch
         before = 0 if cache is None else cache.length
-        # Symbol t + 1 is predicted at the place of patch (t + 1) // P that it will take, by the
-        # symbol before it. So the first patch concerned begins with the symbol before its own
-        # first, and the very first patch with nothing.
+        # Symbol t + 1 is predicted at the place of patch (t + 1) // P that it will take, from the
+        # local_reach symbols before it. So the first patch concerned begins with symbols before
+        # its own first, and the very first patch with none.
         first, last = before // P, (before + T) // P
-        ahead = min(first, 1)
+        ahead = min(first * P, self.config.local_reach)
         context = self.start.expand(B, 1, -1)
         if cache is not None and cache.symbols is not None:
             symbols = torch.cat((cache.symbols, symbols), 1)
@@ -265,14 +276,23 @@ class Supercharged(SequenceModel):
             )
         if cache is not None:
             cache.length = before + T
-            cache.symbols = symbols[:, max(0, whole.stop - 1) :]
+            cache.symbols = symbols[:, max(0, whole.stop - self.config.local_reach) :]
             cache.context = context[:, -1:].detach()
-        groups = last - first + 1
-        seen = nn.functional.pad(seen, (0, 0, 1 - ahead, groups * P - seen.shape[1] - 1 + ahead))
+        seen = self._reached(seen)[:, max(0, ahead - 1) :]
+        groups, starts = last - first + 1, int(ahead == 0)
+        seen = nn.functional.pad(seen, (0, 0, starts, groups * P - seen.shape[1] - starts))
         local = seen.view(B * groups, P, -1) + self.context(context).view(B * groups, P, -1)
         local = self.local_norm(self.local_blocks(local)).view(B, groups * P, -1)
         end = before + T + 1 - first * P
         return local[:, end - T : end]
+
+    def _reached(self, embedded: Tensor) -> Tensor:
+        """Each of embedded (B, T, local_width) with those just before it mixed in."""
+        if self.reach is None:
+            return embedded
+        recent = nn.functional.pad(embedded, (0, 0, self.config.local_reach - 1, 0))
+        recent = recent.unfold(1, self.config.local_reach, 1)  # (B, T, local_width, reach)
+        return embedded + self.reach(recent.flatten(2))
 
     def _deep(
         self, symbols: Tensor, embedded: Tensor, cache: SuperchargedCache | None, starts: bool
@@ -364,6 +384,8 @@ class Supercharged(SequenceModel):
         per_patch = (for_patch + attention) * rows // max(1, seq_len)
         local = config.local_layers * config.local_width * config.patch
         per_symbol = matrices(self.local_blocks) + local + matrices(self.head)
+        if self.reach is not None:
+            per_symbol += self.reach.weight.numel()
         ahead = len(self.ahead) * (self.head.weight.numel() + config.local_width**2)
         return 6 * (per_patch + per_symbol + ahead)
 

@@ -46,9 +46,10 @@ SWITCHES = [
         ("tokens", "values"), (False, True), (False, True), MEMORIES, HARD
     )
 ]
+REACHES = [{"local_reach": 1}, {"local_reach": 2, "patch": 1}, {"local_reach": 11, "patch": 3}]
 
 
-@pytest.mark.parametrize("options", SWITCHES, ids=lambda x: "-".join(map(str, x.values())))
+@pytest.mark.parametrize("options", SWITCHES + REACHES, ids=lambda x: "-".join(map(str, x.values())))
 def test_the_future_does_not_matter(options):
     """Within patches of 8, at their borders, in training and in serving."""
     model = make(dropout=0.0, **options)
@@ -56,7 +57,7 @@ def test_the_future_does_not_matter(options):
     for mode in (model.eval(), model.train()):
         with torch.no_grad():
             before = mode(x)
-            for t in (0, 6, 7, 8, 15, 16, 35):
+            for t in (0, 3, 6, 7, 8, 15, 16, 35):
                 changed = x.clone()
                 changed[:, t + 1 :] = symbols(2, 36 - t, seed=1)
                 changed[:, t + 1] = (x[:, t + 1] + 7) % 50
@@ -65,7 +66,9 @@ def test_the_future_does_not_matter(options):
                 assert not torch.equal(after[:, t + 1], before[:, t + 1])
 
 
-@pytest.mark.parametrize("options", [{}, {"kind": "values"}, {"memory": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"kind": "values"}, {"memory": 0}, {"local_reach": 1}, {"local_reach": 9}]
+)
 def test_probabilities_of_all_continuations_sum_to_one(options):
     """Every sequence of 6 symbols after a first one, across two borders of patches of 3."""
     model = make(classes=3, patch=3, scale_bins=(), **options)
@@ -167,7 +170,9 @@ def test_docstring_names_every_parameter():
 @pytest.mark.parametrize("kind", ["tokens", "values"])
 @pytest.mark.parametrize("memory", [{"memory": 0}, {}, {"memory_read": "gate"}], ids=str)
 @pytest.mark.parametrize(
-    "parts", [{}, {"hard": False}, {"hard_serve": "soft", "smoothing": True}], ids=str
+    "parts",
+    [{}, {"hard": False}, {"hard_serve": "soft", "smoothing": True}, *REACHES],
+    ids=str,
 )
 def test_pieces_with_a_cache_give_what_the_whole_gives(kind, memory, parts):
     """Pieces that end before, at and after borders of patches of 8, some longer than two."""
