@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from pyseq.analysis.intervals import Interval, binomial_interval
+from pyseq.analysis.scoring import Scores
+
+_DRAWS = 4000  # of the calibrated predictor's error: its 95 % point is then right to 2 %
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,57 @@ class Reliability:
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     count: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PredictionGroup:
+    """Predictions that are about equally sure, and what became of them.
+
+    Attributes:
+        confidence (float): mean probability of the most likely class.
+        accuracy (Interval): share of the group in which it came, fraction.
+        entropy (float): mean entropy of the predictions, bits.
+        bits (Interval): bits per symbol.
+        count (int): predictions in the group.
+
+    The 95 % intervals take the symbols for independent.
+    """
+
+    confidence: float
+    accuracy: Interval
+    entropy: float
+    bits: Interval
+    count: int
+
+
+def prediction_groups(
+    scores: Scores, by: Literal["confidence", "entropy"], *, groups: int = 10
+) -> list[PredictionGroup]:
+    """Groups of (nearly) equal size, from the least to the most sure or entropic predictions.
+
+    Args:
+        scores (Scores): per symbol.
+        by (str): "confidence" or "entropy".
+        groups (int): how many at the most; >= 1.
+
+    Returns:
+        list of PredictionGroup: in ascending order of `by`.
+    """
+    order = np.argsort(getattr(scores, by), kind="stable")
+    return [_group(scores, chosen) for chosen in np.array_split(order, min(groups, len(order)))]
+
+
+def _group(scores: Scores, chosen: NDArray[np.int64]) -> PredictionGroup:
+    bits, count = scores.bits[chosen], len(chosen)
+    mean = float(bits.mean())
+    margin = 1.96 * float(bits.std(ddof=1)) / count**0.5 if count > 1 else float("inf")
+    return PredictionGroup(
+        confidence=float(scores.confidence[chosen].mean()),
+        accuracy=binomial_interval(int(scores.hits[chosen, 0].sum()), count),
+        entropy=float(scores.entropy[chosen].mean()),
+        bits=Interval(mean, mean - margin, mean + margin),
+        count=count,
+    )
 
 
 def reliability_table(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) -> Reliability:
@@ -53,7 +110,9 @@ def calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 
     """Expected calibration error: the mean distance of confidence from accuracy over equal parts.
 
     It is biased upward by about sqrt(bins / N) where confidences spread over all parts, so zero is
-    never reached on a finite sample.
+    never reached on a finite sample. It has no interval: it is a sum of absolute values, near zero
+    its bootstrap is inconsistent and adds the same bias once more, so that an interval could leave
+    out the estimate itself. `chance_calibration_error` gives the yardstick instead.
 
     Args:
         confidence (array (N,), float): probability given to the top prediction, in [0, 1].
@@ -76,6 +135,36 @@ def calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 
     preds = torch.from_numpy(np.minimum(sure, np.nextafter(1.0, 0.0)))
     target = torch.from_numpy(hit.astype(np.int64))
     return float(binary_calibration_error(preds, target, n_bins=bins, norm="l1"))
+
+
+def chance_calibration_error(
+    confidence: ArrayLike, *, bins: int = 15, level: float = 0.95, seed: int = 0
+) -> float:
+    """What a perfectly calibrated predictor's calibration error stays below.
+
+    Given the past, the hits of such a predictor miss its confidences by martingale differences of
+    variance p (1 - p), whatever the dependence of the symbols; so the sums over the parts are about
+    normal with known variances, and uncorrelated.
+
+    Args:
+        confidence (array (N,), float): probability given to the top prediction, in [0, 1].
+        bins (int): equal parts of [0, 1]; >= 1.
+        level (float): in this share of samples, in (0, 1).
+        seed (int): of the draws.
+
+    Returns:
+        float: fraction.
+
+    Raises:
+        ValueError: the array is empty or a value out of range.
+
+    Source: Bröcker and Smith 2007, Increasing the reliability of reliability diagrams.
+    """
+    sure, _ = _checked(confidence, np.zeros(np.shape(confidence)), bins)
+    part = np.minimum((sure * bins).astype(int), bins - 1)
+    spread = np.sqrt(np.bincount(part, weights=sure * (1 - sure), minlength=bins)) / sure.size
+    draws = np.random.default_rng(seed).normal(size=(_DRAWS, bins))
+    return float(np.quantile(np.abs(draws * spread).sum(axis=1), level))
 
 
 def _checked(

@@ -1,6 +1,7 @@
 """A predictor's scores on every symbol of a held-out range."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from pyseq.ops import gather_windows
 
 TOP_K = (1, 3, 5)
 MAX_PROBABILITIES = 1 << 25  # elements of one batch's distributions: 128 MiB in float32
+_SCORED_AT_ONCE = (
+    1 << 20
+)  # of them; what is made of more leaves the caches and takes thrice as long
 
 
 class DistributionPredictor(Protocol):
@@ -29,6 +33,17 @@ class DistributionPredictor(Protocol):
         """Classes of symbols."""
 
 
+class LookAheadPredictor(DistributionPredictor, Protocol):
+    """A predictor with a head for each of several horizons; `pyseq.models.Predictor` is one."""
+
+    @property
+    def horizons(self) -> int:
+        """How many steps ahead the farthest head predicts; 1 is the next symbol."""
+
+    def distributions_ahead(self, window: Tensor) -> Iterator[Tensor]:
+        """Log-probabilities (B, T, classes) of the classes 1, 2, ... `horizons` steps ahead."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """One entry per scored symbol, in the order of the stream.
@@ -36,6 +51,7 @@ class Scores:
     Attributes:
         first (int): offset of the first scored symbol in the stream.
         classes (array (N,), int64): what came.
+        predicted (array (N,), int64): the most likely class.
         bits (array (N,), float64): -log2 of the probability that it was given; at least 0.
         entropy (array (N,), float64): bits, of the predicted distribution.
         confidence (array (N,), float64): probability of the most likely class.
@@ -45,11 +61,59 @@ class Scores:
 
     first: int
     classes: np.ndarray
+    predicted: np.ndarray
     bits: np.ndarray
     entropy: np.ndarray
     confidence: np.ndarray
     hits: np.ndarray
     number_of_classes: int
+
+
+class ScoreSheet:
+    """The scores of a range that is scored piece by piece, in arrays of their final size.
+
+    Many small arrays, kept between large ones that come and go, would leave the heap full of holes.
+
+    Args:
+        first (int): offset of the first scored symbol in the stream.
+        count (int): symbols that will be scored.
+    """
+
+    def __init__(self, first: int, count: int):
+        self._first, self._filled, self._number_of_classes = first, 0, 0
+        self._columns = {
+            "classes": np.empty(count, np.int64),
+            "predicted": np.empty(count, np.int64),
+            "bits": np.empty(count),
+            "entropy": np.empty(count),
+            "confidence": np.empty(count),
+            "hits": np.empty((count, len(TOP_K)), bool),
+        }
+
+    def add(self, part: Scores) -> None:
+        """Take over what follows.
+
+        Args:
+            part (Scores): of the next symbols.
+        """
+        end = self._filled + len(part.bits)
+        for name, column in self._columns.items():
+            column[self._filled : end] = getattr(part, name)
+        self._filled, self._number_of_classes = end, part.number_of_classes
+
+    def scores(self) -> Scores:
+        """All that was added.
+
+        Returns:
+            Scores: of `count` symbols.
+
+        Raises:
+            ValueError: fewer were added.
+        """
+        count = len(self._columns["bits"])
+        if self._filled < count:
+            raise ValueError(f"ScoreSheet: {self._filled} of {count} symbols were scored; all fit")
+        return Scores(self._first, **self._columns, number_of_classes=self._number_of_classes)
 
 
 def score(
@@ -80,28 +144,70 @@ def score(
     Raises:
         ValueError: the range holds fewer than 2 symbols.
     """
-    symbols = stop - start
-    if symbols < 2:
-        raise ValueError(f"score: range [{start}, {stop}) holds {symbols} symbols; 2 or more fit")
+    kept = held_out_distributions(
+        predictor, stream, start, stop, seq_len=seq_len, autocast=autocast
+    )
+    sheet = ScoreSheet(start + 1, stop - start - 1)
+    for _, logp, targets in kept:
+        sheet.add(score_rows(logp, targets))
+    return sheet.scores()
+
+
+def held_out_distributions(
+    predictor: DistributionPredictor | LookAheadPredictor,
+    stream: U16Stream,
+    start: int,
+    stop: int,
+    *,
+    seq_len: int,
+    horizons: int = 1,
+    autocast: bool = False,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Every distribution that `score` scores, piece by piece, and those of the farther horizons.
+
+    Every horizon predicts from the same places, so that the targets of horizon h are those of
+    horizon 1 moved by h - 1 symbols. Windows overlap as in `score`.
+
+    Args:
+        predictor (DistributionPredictor or LookAheadPredictor): the latter where horizons > 1.
+        stream (U16Stream): the symbols.
+        start (int): first symbol that may be seen.
+        stop (int): one past the last target of the farthest horizon.
+        seq_len (int): symbols of context at the most.
+        horizons (int): how many steps ahead the farthest target lies; no more than the predictor's.
+        autocast (bool): compute in bfloat16 where it is safe.
+
+    Yields:
+        tuple (horizon, Tensor (N, classes) float32, Tensor (N,) int64): log-probabilities in nats
+        and what came; of each horizon, all symbols in order.
+
+    Raises:
+        ValueError: the range holds fewer than horizons + 1 symbols.
+    """
+    if stop - start < horizons + 1:
+        raise ValueError(
+            f"score: range [{start}, {stop}) holds {stop - start} symbols; {horizons + 1} or more"
+            " fit"
+        )
+    symbols = stop - start - (horizons - 1)  # that horizon 1 sees and predicts
     seq_len = min(seq_len, symbols - 1)
     offsets, skips = _windows(symbols, seq_len)
-    parts: list[tuple[np.ndarray, ...]] = []
     batch = 1  # until the number of classes is known
     position = 0
     while position < len(offsets):
-        chosen = offsets[position : position + batch]
-        window = gather_windows(stream, torch.from_numpy(chosen + start), seq_len + 1)
-        logp, targets = _distribution(predictor, window, autocast)
-        keep = (
-            torch.arange(seq_len) >= torch.from_numpy(skips[position : position + batch])[:, None]
-        )
-        parts.append(_score_batch(logp, targets, keep.to(logp.device)))
+        chosen = torch.from_numpy(offsets[position : position + batch] + start)
+        skipped = torch.from_numpy(skips[position : position + batch])
+        window = gather_windows(stream, chosen, seq_len + horizons)
+        targets = predictor.classes_of(window[:, 1:])
+        keep = (torch.arange(seq_len) >= skipped[:, None]).flatten().nonzero()[:, 0]
+        keep = keep.to(targets.device)
+        ahead = _distributions(predictor, window[:, :seq_len], horizons, autocast)
+        for horizon, logp in enumerate(ahead, start=1):
+            came = targets[:, horizon - 1 :][:, :seq_len]
+            for places in keep.split(max(1, _SCORED_AT_ONCE // logp.shape[-1])):
+                yield horizon, logp.flatten(0, 1)[places], came.flatten()[places]
         position += len(chosen)
-        classes = logp.shape[-1]
-        batch = max(1, min(64, MAX_PROBABILITIES // (seq_len * classes)))
-    columns = zip(*parts, strict=True)
-    came, bits, entropy, confidence, hits = (np.concatenate(column) for column in columns)
-    return Scores(start + 1, came, bits, entropy, confidence, hits, classes)
+        batch = max(1, min(64, MAX_PROBABILITIES // (seq_len * logp.shape[-1])))
 
 
 def _windows(symbols: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,28 +219,43 @@ def _windows(symbols: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
     return offsets, done - offsets
 
 
-def _distribution(predictor, window: Tensor, autocast: bool) -> tuple[Tensor, Tensor]:
+def _distributions(predictor, window: Tensor, horizons: int, autocast: bool) -> Iterator[Tensor]:
+    """Log-probabilities (B, T, classes) of each horizon, one at a time: all would fill memory."""
     device = getattr(predictor, "device", torch.device("cpu"))
-    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        logp = predictor.distribution(window[:, :-1])
-    return logp.float(), predictor.classes_of(window[:, 1:])
+    if horizons > 1:
+        ahead = predictor.distributions_ahead(window)
+    else:
+        ahead = map(predictor.distribution, [window])  # computed when asked for, as the others
+    for _ in range(horizons):
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            logp = next(ahead)
+        yield logp.float()
 
 
-def _score_batch(logp: Tensor, targets: Tensor, keep: Tensor) -> tuple[np.ndarray, ...]:
-    logp, targets = logp[keep], targets[keep]  # (N, classes), (N,)
+def score_rows(logp: Tensor, targets: Tensor) -> Scores:
+    """Score distributions by what came.
+
+    Args:
+        logp (Tensor (N, classes), float32): log-probabilities in nats.
+        targets (Tensor (N,), int64): what came.
+
+    Returns:
+        Scores: one entry per row; `first` is 0.
+    """
     # 0 - 0 is 0, where -0 would print a sign; a probability may round to a hair above 1.
     nats = (0 - logp.gather(1, targets[:, None])[:, 0]).clamp_min(0)
     entropy = 0 - (logp.exp() * logp.clamp_min(torch.finfo(logp.dtype).min)).sum(1)
     best = logp.topk(min(TOP_K[-1], logp.shape[1]), dim=1)
     # The indices, not the ranks, decide: a flat distribution must not hit every time.
     hit = best.indices == targets[:, None]
-    hits = torch.stack([hit[:, :k].any(1) for k in TOP_K], dim=1)
     bits = 1 / math.log(2)
-    columns = (
-        targets,
-        nats.double() * bits,
-        entropy.double() * bits,
-        best.values[:, 0].exp().double(),
-        hits,
+    return Scores(
+        first=0,
+        classes=targets.cpu().numpy(),
+        predicted=best.indices[:, 0].cpu().numpy(),
+        bits=(nats.double() * bits).cpu().numpy(),
+        entropy=(entropy.double() * bits).cpu().numpy(),
+        confidence=best.values[:, 0].exp().double().cpu().numpy(),
+        hits=torch.stack([hit[:, :k].any(1) for k in TOP_K], dim=1).cpu().numpy(),
+        number_of_classes=logp.shape[1],
     )
-    return tuple(column.cpu().numpy() for column in columns)

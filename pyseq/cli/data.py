@@ -1,6 +1,5 @@
 """`pyseq data`: make a u16 stream from what people have, or a synthetic one with a known answer."""
 
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,8 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from pyseq.cli import flags
 from pyseq.data import importers
 from pyseq.data.importers import Imported
-from pyseq.data.stream_info import Kind, StreamInfo, info_path, write_stream
+from pyseq.data.stream_info import (
+    Kind,
+    StreamInfo,
+    require_new,
+    tokenizer_path,
+    write_stream,
+)
 from pyseq.data.streams import STREAMS, Stream
+from pyseq.data.tokenizer import Tokenizer
 from pyseq.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +53,7 @@ class _FromFiles(_Output, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Text(_FromFiles):
-    """The bytes of text files (256 tokens)."""
+    """The bytes of text files (256 tokens), or tokens of several bytes (--bpe)."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
     """files, and folders whose text files are taken in sorted order"""
@@ -55,10 +61,29 @@ class Text(_FromFiles):
     """which files of folders, for example "*.py" """
     stdlib: bool = False
     """take the source of Python's standard library on this machine, and no paths"""
+    bpe: int | None = None
+    """learn so many tokens by byte-pair encoding, 256 to 65536, and write those instead of bytes;
+    they are stored beside the stream with .tokenizer.json behind its name, and in every model that
+    is trained on it"""
+    bpe_share: float = 0.8
+    """of the text, from its beginning, that --bpe learns from: no more than models will be trained
+    on, so that held-out text does not shape the tokens; training says so if it did"""
+    tokenizer: Path | None = None
+    """write the tokens in this .tokenizer.json, learned from another text; models that were trained
+    on that one can read this one"""
 
     def read(self) -> Imported:
         if self.stdlib == bool(self.paths):
             raise UserError("data text takes either files and folders or --stdlib")
+        if self.tokenizer is not None and self.bpe is not None:
+            raise UserError("data text takes either --bpe or --tokenizer")
+        if self.tokenizer is not None:
+            return importers.with_tokenizer(self._bytes(), Tokenizer.read(self.tokenizer))
+        if self.bpe is not None:
+            return importers.by_byte_pairs(self._bytes, self.bpe, share=self.bpe_share)
+        return self._bytes()
+
+    def _bytes(self) -> Imported:
         if self.stdlib:
             return importers.stdlib_text()
         return importers.text(self.paths, pattern=self.pattern)
@@ -161,11 +186,14 @@ def main(arguments: list[str]) -> int:
                 tyro.conf.FlagCreatePairsOff,
             ),
         )
-    for existing in (source.out, info_path(source.out)):
-        if os.path.isfile(existing) and not source.overwrite:
-            raise UserError(f"{existing} exists already; another --out or --overwrite fits")
+    if not source.overwrite:
+        require_new(source.out)
     info = _write_synthetic(source) if isinstance(source, Synthetic) else _write_files(source)
     print(_summary(source.out, info))
+    if info.tokenizer is not None:
+        print(_about_tokens(source.out, info))
+    if isinstance(source, Text) and source.bpe is not None and info.alphabet < source.bpe:
+        print(f"fewer than {source.bpe} tokens: no other pair is in the text twice")
     return 0
 
 
@@ -193,6 +221,8 @@ def _write_files(request: _FromFiles) -> StreamInfo:
             alphabet=imported.alphabet,
             kind=imported.kind,
             source=imported.source,
+            tokenizer=imported.tokenizer,
+            learned_bytes=imported.learned_bytes,
         )
 
 
@@ -203,7 +233,9 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
 
 
-def _shown(chunks: Iterator[np.ndarray], count: int, progress: Progress) -> Iterator[np.ndarray]:
+def _shown(
+    chunks: Iterator[np.ndarray], count: int | None, progress: Progress
+) -> Iterator[np.ndarray]:
     task = progress.add_task("writing", total=count)
     for chunk in chunks:
         yield chunk
@@ -217,4 +249,14 @@ def _summary(out: Path, info: StreamInfo) -> str:
     return (
         f"{out}: {info.count:,} symbols, alphabet {info.alphabet}, {info.kind}{entropy}, "
         f"sha256 {info.sha256[:12]}"
+    )
+
+
+def _about_tokens(out: Path, info: StreamInfo) -> str:
+    assert info.source_bytes is not None
+    assert info.learned_bytes is not None
+    learned = f"learned from the first {info.learned_bytes:,} of {info.source_bytes:,} bytes"
+    return (
+        f"{tokenizer_path(out)}: {info.source_bytes / info.count:.3f} bytes/symbol, "
+        f"{learned if info.learned_bytes else 'learned from another text'}"
     )

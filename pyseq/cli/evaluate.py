@@ -1,6 +1,7 @@
 """`pyseq evaluate`: score a trained model on a stream it has not seen."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyseq.cli import flags
@@ -26,7 +27,11 @@ class EvaluateConfig:
     which the baselines count; auto: test on the stream it was trained on, what comes after the
     training range on a stream that holds that range, all on any other stream."""
     analyze_predictions: bool = False
-    """Also print how accuracy, bits and entropy go with the model's confidence."""
+    """Also take the predictions apart: by confidence, entropy, head and scale, and where attention
+    looks; with plots on a page."""
+    report: str | None = None
+    """Where the page goes (an HTML file); default: evaluation.html in the model's run folder, and
+    without --analyze_predictions no page."""
     seq_len: int | None = None
     """Context in symbols; default: the model's."""
     use_amp: bool = False
@@ -42,8 +47,12 @@ def main(arguments: list[str]) -> int:
     config = flags.parse(EvaluateConfig, "evaluate", arguments)
     if config.max_samples < 2 or (config.seq_len is not None and config.seq_len < 1):
         raise UserError("--max_samples must be at least 2 and --seq_len at least 1")
+    page = _page_path(config)
     from pyseq.analysis.evaluation import evaluate, stream_ceiling
-    from pyseq.cli.evaluation_table import print_confidence_groups, print_evaluation
+    from pyseq.analysis.prediction_analysis import analyze_predictions
+    from pyseq.analysis.report import class_names, model_report, write_report
+    from pyseq.cli.evaluation_table import print_analysis, print_evaluation
+    from pyseq.cli.symbol_text import require_same_tokens
     from pyseq.data.described_stream import describe_stream
     from pyseq.models.device import choose_device
     from pyseq.models.predictor import load
@@ -53,24 +62,53 @@ def main(arguments: list[str]) -> int:
     described = describe_stream(
         config.u16_path, io=config.io, alphabet=card.binning.alphabet, kind=card.kind
     )
-    counted, (start, stop), held_out = ranges(config.range, described.stream, card)
+    stream = described.stream
+    require_same_tokens(card.codec, stream)
+    counted, (start, stop), held_out = ranges(config.range, stream, card)
     stop = min(stop, start + config.max_samples + 1)
-    print(f"scored: symbols {start + 1:,} to {stop - 1:,} of {len(described.stream):,}")
-    print(f"counted by the baselines: symbols {counted[0]:,} to {counted[1] - 1:,}")
+    facts = [
+        ("stream", config.u16_path),
+        ("model", config.ckpt),
+        ("scored", f"symbols {start + 1:,} to {stop - 1:,} of {len(stream):,}"),
+        ("counted by the baselines", f"symbols {counted[0]:,} to {counted[1] - 1:,}"),
+    ]
+    for name, fact in facts[2:]:
+        print(f"{name}: {fact}")
+    scored, seq_len = (start, stop), config.seq_len or card.seq_len
     evaluation = evaluate(
-        predictor,
-        described.stream,
-        counted,
-        (start, stop),
-        binning=card.binning,
+        predictor, stream, counted, scored, binning=card.binning,
         ceiling=stream_ceiling(described.counts(*counted), card.binning),
-        seq_len=config.seq_len or card.seq_len,
-        autocast=config.use_amp,
-    )
-    print_evaluation(evaluation, described.entropy_rate, held_out=held_out)
+        seq_len=seq_len, autocast=config.use_amp, held_out=held_out,
+        symbol_bytes=card.symbol_bytes,
+    )  # fmt: skip
+    print_evaluation(evaluation, described.entropy_rate)
+    analysis = None
     if config.analyze_predictions:
-        print_confidence_groups(evaluation.scores)
+        analysis = analyze_predictions(
+            predictor, stream, counted, scored, binning=card.binning, seq_len=seq_len,
+            autocast=config.use_amp,
+        )  # fmt: skip
+        print_analysis(evaluation, analysis, class_names(card))
+    if page is not None:
+        report = model_report(predictor, evaluation, analysis, stream=config.u16_path, facts=facts)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_report(page, report)
+        print(f"report: {page}")
     return 0
+
+
+def _page_path(config: EvaluateConfig) -> Path | None:
+    """Where the page goes; refused before anything is computed."""
+    if config.report is None:
+        folder = Path(config.ckpt).with_suffix(".run")
+        return folder / "evaluation.html" if config.analyze_predictions else None
+    page = Path(config.report)
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--report {page} is a page; a name that ends in .html fits")
+    if page.is_dir() or not page.parent.is_dir():
+        what = "is a folder" if page.is_dir() else f"has no folder {page.parent} to lie in"
+        raise UserError(f"--report {page} {what}")
+    return page
 
 
 Range = tuple[int, int]

@@ -27,7 +27,8 @@ def parse(config: type[Config], command: str, arguments: list[str]) -> Config:
     path, rest = _take_config(arguments)
     if path is not None:
         rest = _flags_of(path, config) + rest
-    about = f"{config.__doc__} --config F.yaml sets any of these flags; the command line wins."
+    what = " ".join(str(config.__doc__).split())
+    about = f"{what} --config F.yaml sets any of these flags; the command line wins."
     with one_sentence():
         return tyro.cli(
             config, prog=f"pyseq {command}", args=rest, use_underscores=True, description=about

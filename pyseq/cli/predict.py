@@ -7,7 +7,6 @@ from typing import Literal
 from pyseq.cli import flags
 from pyseq.errors import UserError
 
-SHOWN = 24  # symbols of context that are printed
 BAR = 40  # characters of the longest bar
 
 
@@ -34,12 +33,15 @@ def main(arguments: list[str]) -> int:
     config = flags.parse(PredictConfig, "predict", arguments)
     if config.topk < 1:
         raise UserError(f"--topk {config.topk}; at least 1 fits")
+    from pyseq.cli.symbol_text import require_same_tokens, show, show_end
     from pyseq.data import U16Stream
     from pyseq.models.device import choose_device
     from pyseq.models.predictor import load
 
     predictor = load(config.ckpt, device=choose_device(config.device))
+    codec = predictor.card.codec
     with U16Stream(config.u16_path, io=config.io) as stream:
+        require_same_tokens(codec, stream)
         if not 1 <= config.idx < len(stream):
             raise UserError(
                 f"--idx {config.idx} has no context or no truth in a stream of {len(stream)}"
@@ -50,16 +52,15 @@ def main(arguments: list[str]) -> int:
     prediction = predictor.predict(context, config.topk)
     came = int(predictor.classes_of(truth)[0])
     likelihood = float(predictor.log_prob(_joined(context, truth, predictor.card.seq_len))[-1])
-    as_text = predictor.card.kind == "tokens" and predictor.card.binning.alphabet == 256
-    print(f"context: {_show(context[-SHOWN:].tolist(), as_text)}")
+    print(f"context: {show_end(context.tolist(), codec)}")
     longest = float(prediction.probability[0])
     ranked = zip(prediction.classes, prediction.probability, prediction.symbols, strict=True)
     for class_, probability, (first, last) in ranked:
         bar = "#" * max(1, round(BAR * float(probability) / longest))
-        name = _show([first], as_text) if first == last else f"{first}..{last}"
+        name = show([first], codec) if first == last else f"{first}..{last}"
         mark = "  <- came" if int(class_) == came else ""
         print(f"{name:>14}  {float(probability):8.4%}  {bar}{mark}")
-    print(f"came: {_show(truth.tolist(), as_text)}, given {math.exp(likelihood):.4%}")
+    print(f"came: {show(truth.tolist(), codec)}, given {math.exp(likelihood):.4%}")
     return 0
 
 
@@ -67,8 +68,3 @@ def _joined(context, truth, seq_len: int):
     import torch
 
     return torch.cat([context[-seq_len:], truth])
-
-
-def _show(symbols: list[int], as_text: bool) -> str:
-    """Bytes as Python writes them, other symbols as numbers."""
-    return repr(bytes(symbols))[1:] if as_text else " ".join(map(str, symbols))

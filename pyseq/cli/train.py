@@ -6,6 +6,7 @@ from pyseq.cli import flags
 from pyseq.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from pyseq.training.fit import Outcome
     from pyseq.training.run import Run
 
 
@@ -21,15 +22,31 @@ def main(arguments: list[str]) -> int:
 def train(run: "Run") -> None:
     """Train and print what was decided, how good it is and where it lies."""
     from pyseq.cli.evaluation_table import print_evaluation
+    from pyseq.training.resume import checkpoint_to_resume
+
+    checkpoint_to_resume(run)  # refuses what does not fit before anything is computed
+    print_decisions(run)
+    outcome = train_model(run)
+    print_evaluation(outcome.evaluation, run.described.entropy_rate)
+    print(f"model: {run.config.ckpt}")
+    print(f"report: {outcome.report}")
+
+
+def print_decisions(run: "Run") -> None:
+    """Print what was decided about the stream, and the ceiling."""
+    for remark in run.remarks:
+        print(remark)
+    ceiling = run.ceiling
+    print(f"ceiling: {ceiling.bits:.5f} bits/symbol for independent draws ({ceiling.reason})")
+
+
+def train_model(run: "Run") -> "Outcome":
+    """Print what the model is and what its training costs, and train it."""
     from pyseq.training.fit import fit
     from pyseq.training.resume import checkpoint_to_resume
     from pyseq.training.trial import trial_memory_mib
 
-    config, ceiling = run.config, run.ceiling
-    resumed = checkpoint_to_resume(run)  # refuses what does not fit before anything is computed
-    for remark in run.remarks:
-        print(remark)
-    print(f"ceiling: {ceiling.bits:.5f} bits/symbol for independent draws ({ceiling.reason})")
+    config, resumed = run.config, checkpoint_to_resume(run)
     parameters = sum(p.numel() for p in run.model.parameters())
     print(
         f"model: {config.model}, {parameters:,} parameters,"
@@ -41,7 +58,6 @@ def train(run: "Run") -> None:
     print(f"training: {length}, {per_step:,} symbols a step, on {run.device}", flush=True)
     if resumed is not None:
         print(f"resumed from {resumed}", flush=True)
-    outcome = fit(run)
-    print_evaluation(outcome.evaluation, run.described.entropy_rate)
-    print(f"model: {config.ckpt}")
-    print(f"report: {outcome.report}")
+    elif config.resume == "auto":
+        print(f"nothing to resume in {run.folder}: a new training begins", flush=True)
+    return fit(run)

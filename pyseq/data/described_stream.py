@@ -1,13 +1,16 @@
 """A stream together with what must be known to model it: its alphabet, kind and counts."""
 
+import itertools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from pyseq.data.stream_info import MAX_ALPHABET, Kind, StreamInfo, read_info
+from pyseq.data.stream_info import MAX_ALPHABET, Kind, StreamInfo, read_info, tokenizer_path
+from pyseq.data.tokenizer import Tokenizer
 from pyseq.data.u16_stream import Paths, U16Stream
 from pyseq.errors import UserError
 
@@ -25,6 +28,8 @@ class DescribedStream:
         kind ("tokens" | "values"): whether a symbol's magnitude means something.
         entropy_rate (float | None): bits per symbol, where the source is known.
         remarks (tuple of str): how the alphabet and the kind were found, a sentence each.
+        tokenizer (Tokenizer | None): whose tokens the symbols are; None for all other streams.
+        learned_bytes (int): from how many bytes of the text, the first ones, it was learned.
     """
 
     stream: U16Stream
@@ -32,10 +37,33 @@ class DescribedStream:
     kind: Kind
     entropy_rate: float | None
     remarks: tuple[str, ...]
+    tokenizer: Tokenizer | None = None
+    learned_bytes: int = 0
 
     def counts(self, start: int, stop: int) -> np.ndarray:
         """How often each symbol occurs in [start, stop), (alphabet,) int64."""
         return count_symbols(self.stream, start, stop)[: self.alphabet]
+
+    def source_bytes(self, start: int, stop: int) -> int | None:
+        """How many bytes the tokens in [start, stop) stand for; None for all other streams."""
+        if self.tokenizer is None:
+            return None
+        return int(self.counts(start, stop) @ self.tokenizer.lengths)
+
+    def learned_beyond(self, start: int) -> str | None:
+        """A sentence if the tokens were learned from text in the test range too.
+
+        Args:
+            start (int): the first symbol of the test range.
+        """
+        before = self.source_bytes(0, start)
+        if before is None or self.learned_bytes <= before:
+            return None
+        return (
+            f"tokens: learned from the first {self.learned_bytes:,} bytes, and the test range"
+            f" begins after {before:,}, so tested text shaped them; a smaller --bpe_share of"
+            " `pyseq data text` avoids that"
+        )
 
 
 def describe_stream(
@@ -55,7 +83,8 @@ def describe_stream(
 
     Raises:
         UserError: the files do not fit (see `U16Stream`), a symbol lies outside the declared
-            alphabet (told with its offset), or shards describe different alphabets.
+            alphabet (told with its offset), shards describe different alphabets, or the tokenizer
+            that a description names is not there.
     """
     with warnings.catch_warnings(record=True) as suspicions:
         warnings.simplefilter("always")
@@ -71,6 +100,7 @@ def describe_stream(
     else:
         alphabet = opened.highest + 1
         remarks = [f"alphabet: {alphabet}, one more than the highest symbol"]
+    tokenizer = opened.tokenizer(alphabet)
     if opened.highest >= alphabet:
         offset = _first_at_least(stream, alphabet)
         raise UserError(
@@ -79,9 +109,22 @@ def describe_stream(
         )
     kind, why = opened.kind() if kind == "auto" else (kind, "as given")
     remarks.append(f"kind: {kind}, {why}")
+    learned_bytes = 0
+    if tokenizer is not None:
+        source_bytes, learned_bytes = opened.source_bytes()
+        remarks.append(
+            f"tokens: {source_bytes / len(stream):.3f} bytes/symbol, by byte-pair encoding"
+        )
     remarks += [str(suspicion.message) for suspicion in suspicions]
-    entropy_rate = opened.info.entropy_rate if opened.info else None
-    return DescribedStream(stream, alphabet, kind, entropy_rate, tuple(remarks))
+    return DescribedStream(
+        stream,
+        alphabet,
+        kind,
+        entropy_rate=opened.info.entropy_rate if opened.info else None,
+        remarks=tuple(remarks),
+        tokenizer=tokenizer,
+        learned_bytes=learned_bytes,
+    )
 
 
 class _Opened:
@@ -89,7 +132,8 @@ class _Opened:
 
     def __init__(self, stream: U16Stream):
         self.stream = stream
-        self.info = _common_info(stream)
+        self.infos = _agreeing_infos(stream)
+        self.info = self.infos[0] if self.infos else None
 
     @cached_property
     def highest(self) -> int:
@@ -100,20 +144,52 @@ class _Opened:
             return self.info.kind, "from the JSON beside the stream"
         return guess_kind(self.stream[:SAMPLE].numpy())
 
+    def tokenizer(self, alphabet: int) -> Tokenizer | None:
+        """The tokenizer beside the first shard, if there is one; it must have this alphabet."""
+        if self.info is None or self.info.tokenizer is None:
+            return None
+        stream = self.stream.shards[0].path
+        tokenizer = Tokenizer.read(tokenizer_path(stream))
+        if tokenizer.sha256 != self.info.tokenizer:
+            raise UserError(
+                f"{tokenizer_path(stream)} is not the tokenizer that {stream} was made with; make"
+                " the stream anew"
+            )
+        if tokenizer.alphabet != alphabet:
+            raise UserError(
+                f"an alphabet of {alphabet} does not fit this stream, whose tokenizer has"
+                f" {tokenizer.alphabet} tokens"
+            )
+        return tokenizer
 
-def _common_info(stream: U16Stream) -> StreamInfo | None:
-    """The shards' descriptions, which must agree; None unless every shard has one."""
-    infos = [read_info(shard.path) for shard in stream.shards]
+    def source_bytes(self) -> tuple[int, int]:
+        """Bytes that the tokens stand for, and of them those up to the last learned from."""
+        sizes = [info.source_bytes or 0 for info in self.infos]
+        starts = itertools.accumulate(sizes, initial=0)
+        learned = [info.learned_bytes or 0 for info in self.infos]
+        ends = (start + size for start, size in zip(starts, learned, strict=False) if size)
+        return sum(sizes), max(ends, default=0)
+
+
+def _agreeing_infos(stream: U16Stream) -> Sequence[StreamInfo]:
+    """The shards' descriptions, which must agree; none unless every shard has one."""
+    read = [read_info(shard.path) for shard in stream.shards]
+    infos = [info for info in read if info is not None]
+    if len(infos) < len(read):
+        return []
     first = infos[0]
-    if first is None or any(info is None for info in infos):
-        return None
     for shard, info in zip(stream.shards, infos, strict=True):
-        if info is not None and (info.alphabet, info.kind) != (first.alphabet, first.kind):
+        if (info.alphabet, info.kind) != (first.alphabet, first.kind):
             raise UserError(
                 f"{shard.path} has {info.alphabet} {info.kind}, {stream.shards[0].path} has"
                 f" {first.alphabet} {first.kind}; shards of one stream must agree"
             )
-    return first
+        if info.tokenizer != first.tokenizer:
+            raise UserError(
+                f"{shard.path} and {stream.shards[0].path} hold tokens of different tokenizers;"
+                " shards of one stream must agree"
+            )
+    return infos
 
 
 def guess_kind(symbols: np.ndarray) -> tuple[Kind, str]:

@@ -2,6 +2,7 @@
 
 import array
 import csv as csv_reader
+import math
 import os
 import platform
 import sysconfig
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pyseq.data.stream_info import MAX_ALPHABET, Kind
+from pyseq.data.tokenizer import Bytes, Tokenizer
 from pyseq.errors import UserError
 
 SIGN_OFFSET = 32_768  # turns int16 into uint16 without changing the order of the samples
@@ -34,14 +36,18 @@ class Imported:
         alphabet (int): symbols lie in 0..alphabet-1.
         kind ("values" | "tokens"): whether the magnitude of a symbol means something.
         source (str): where they come from, in words.
-        count (int): number of symbols to expect.
+        count (int | None): number of symbols to expect, where it is known.
+        tokenizer (Tokenizer | None): whose tokens the symbols are.
+        learned_bytes (int): from how many bytes of the source, the first ones, it was learned.
     """
 
     chunks: Iterator[np.ndarray]
     alphabet: int
     kind: Kind
     source: str
-    count: int
+    count: int | None
+    tokenizer: Tokenizer | None = None
+    learned_bytes: int = 0
 
 
 def text(paths: Paths, *, pattern: str = "*") -> Imported:
@@ -83,6 +89,57 @@ def stdlib_text() -> Imported:
         raise UserError(f"{root} holds no *.py; name a folder of text instead")
     version = f"{platform.python_implementation()} {platform.python_version()}"
     return _bytes_of(files, f"text: standard library of {version}, {len(files)} .py files")
+
+
+def by_byte_pairs(
+    read: Callable[[], Imported],
+    alphabet: int,
+    *,
+    share: float = 0.8,
+) -> Imported:
+    """Text as tokens of several bytes, learned from its beginning alone.
+
+    Args:
+        read (callable without arguments -> Imported): gives the bytes of the text, each time anew;
+            it is called twice.
+        alphabet (int): tokens to learn; 256..65536.
+        share (float): of the bytes, from the first on, that the tokens are learned from, so that
+            what a model is tested on later does not shape them; in (0, 1].
+
+    Returns:
+        Imported: tokens; the alphabet is smaller than asked for where the text has no more pairs
+            of bytes or tokens that occur twice.
+
+    Raises:
+        UserError: a number is out of its range, no pair of bytes occurs twice, or what `read`
+            raises.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"--bpe_share {share}; a share above 0 and up to 1 fits")
+    source = read()
+    assert source.count is not None  # of bytes, which are counted before they are read
+    learned_bytes = math.floor(share * source.count)
+    tokenizer = Tokenizer.learn(_first(learned_bytes, _as_bytes(source)), alphabet)
+    if tokenizer.alphabet == 256 < alphabet:
+        raise UserError(
+            f"{learned_bytes} bytes are too little text for --bpe: no pair of them occurs twice"
+        )
+    about = f"byte-pair tokens learned from the first {learned_bytes} bytes of {source.source}"
+    return _tokens_of(read(), tokenizer, about, learned_bytes)
+
+
+def with_tokenizer(source: Imported, tokenizer: Tokenizer) -> Imported:
+    """Text as tokens that were learned from another text.
+
+    Args:
+        source (Imported): bytes.
+        tokenizer (Tokenizer): as `by_byte_pairs` learns it.
+
+    Returns:
+        Imported: tokens.
+    """
+    about = f"byte-pair tokens learned elsewhere, of {source.source}"
+    return _tokens_of(source, tokenizer, about, learned_bytes=0)
 
 
 def wav(paths: Paths, channel: int | Literal["mix"] | None = None) -> Imported:
@@ -305,6 +362,31 @@ def _opened_wav(file: Path) -> wave.Wave_read:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
 
 
+def _tokens_of(source: Imported, tokenizer: Tokenizer, about: str, learned_bytes: int) -> Imported:
+    return Imported(
+        chunks=tokenizer.encode_chunks(_as_bytes(source)),
+        alphabet=tokenizer.alphabet,
+        kind="tokens",
+        source=about,
+        count=None,
+        tokenizer=tokenizer,
+        learned_bytes=learned_bytes,
+    )
+
+
+def _as_bytes(source: Imported) -> Iterator[bytes]:
+    return (chunk.astype(np.uint8).tobytes() for chunk in source.chunks)
+
+
+def _first(count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The first `count` bytes."""
+    for chunk in chunks:
+        yield chunk[:count]
+        count -= len(chunk)
+        if count <= 0:
+            return
+
+
 def _bytes_of(files: Sequence[Path], source: str) -> Imported:
     count = sum(file.stat().st_size for file in files)
     if count == 0:
@@ -322,7 +404,7 @@ def _bytes_in(file: Path) -> Iterator[np.ndarray]:
     try:
         with open(file, "rb") as opened:
             while data := opened.read(READ_BYTES):
-                yield np.frombuffer(data, dtype=np.uint8).astype(np.uint16)
+                yield Bytes().encode(data)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
 

@@ -7,14 +7,17 @@ import math
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeGuard, get_args
 
 import numpy as np
 
 from pyseq.errors import UserError
+
+if TYPE_CHECKING:
+    from pyseq.data.tokenizer import Tokenizer
 
 VERSION = 1
 MAX_ALPHABET = 65_536
@@ -25,7 +28,10 @@ Kind = Literal["values", "tokens"]
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What is known about a stream; `<stream>.json` holds it.
+    """What is known about a stream; `<stream>.json` holds it, without what is None.
+
+    The last three fields came after the format's version 1 and did not raise it: descriptions
+    without them read as ever, and a reader that does not know them refuses them by their names.
 
     Args:
         alphabet (int): symbols lie in 0..alphabet-1; 1..65536.
@@ -35,6 +41,10 @@ class StreamInfo:
         sha256 (str): hash of the stream's bytes, 64 lower-case hexadecimal digits.
         entropy_rate (float | None): bits/symbol, where the source is known.
         min_entropy (float | None): min-entropy rate in bits/symbol, where the source is known.
+        tokenizer (str | None): SHA-256 of the file at `tokenizer_path`, for the tokens of a
+            `Tokenizer`.
+        source_bytes (int | None): how many bytes those tokens stand for.
+        learned_bytes (int | None): from how many of them, the first ones, the tokens were learned.
 
     Raises:
         UserError: a field has the wrong kind or lies outside its range.
@@ -47,6 +57,9 @@ class StreamInfo:
     sha256: str
     entropy_rate: float | None = None
     min_entropy: float | None = None
+    tokenizer: str | None = None
+    source_bytes: int | None = None
+    learned_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _check_description(
@@ -54,9 +67,16 @@ class StreamInfo:
         )
         if not _is_int(self.count) or self.count < 1:
             raise UserError(f"count is {self.count!r}; a whole number of at least 1 fits")
-        digits = self.sha256 if isinstance(self.sha256, str) else ""
-        if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
-            raise UserError(f"sha256 is {self.sha256!r}; 64 lower-case hexadecimal digits fit")
+        _check_digest("sha256", self.sha256)
+        source, learned = self.source_bytes, self.learned_bytes
+        if (self.tokenizer, source, learned) == (None, None, None):
+            return
+        _check_digest("tokenizer", self.tokenizer)
+        if not (_is_int(source) and _is_int(learned) and 0 <= learned <= source):
+            raise UserError(
+                f"learned_bytes is {learned!r} and source_bytes is {source!r}; whole numbers fit, "
+                "of which the first is not the larger"
+            )
 
 
 def info_path(path: str | os.PathLike[str]) -> Path:
@@ -70,6 +90,37 @@ def info_path(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     return path.with_name(path.name + ".json")
+
+
+def tokenizer_path(path: str | os.PathLike[str]) -> Path:
+    """Where the tokenizer of a stream of tokens lies: `a.u16` has `a.u16.tokenizer.json`.
+
+    Args:
+        path (str | PathLike): the stream.
+
+    Returns:
+        Path, in the same folder.
+    """
+    path = Path(path)
+    return path.with_name(path.name + ".tokenizer.json")
+
+
+def require_new(path: str | os.PathLike[str]) -> None:
+    """Refuse an output where a stream, or what lies beside one, exists already.
+
+    Args:
+        path (str | PathLike): the stream to make.
+
+    Raises:
+        UserError: one of the files exists.
+    """
+    for existing in _files_of(path):
+        if os.path.isfile(existing):
+            raise UserError(f"{existing} exists already; another --out or --overwrite fits")
+
+
+def _files_of(path: str | os.PathLike[str]) -> tuple[Path, Path, Path]:
+    return Path(path), info_path(path), tokenizer_path(path)
 
 
 def read_info(path: str | os.PathLike[str]) -> StreamInfo | None:
@@ -117,12 +168,14 @@ def write_stream(
     source: str,
     entropy_rate: float | None = None,
     min_entropy: float | None = None,
+    tokenizer: "Tokenizer | None" = None,
+    learned_bytes: int = 0,
 ) -> StreamInfo:
     """Write a raw little-endian u16 stream and its JSON; both appear whole or not at all.
 
     Everything goes to temporary files in the same folder first, which any exception (Ctrl-C too)
     removes again. Then the files are renamed in the order that never pairs a stream with the JSON
-    of another: an older JSON goes away, the stream appears, its JSON appears.
+    or the tokenizer of another: older ones go away, the stream appears, its own appear.
 
     Args:
         path (str | PathLike): the stream to make; an existing one is replaced on success only.
@@ -132,6 +185,8 @@ def write_stream(
         source (str): where the stream comes from, in words.
         entropy_rate (float | None): bits/symbol, where known.
         min_entropy (float | None): bits/symbol, where known.
+        tokenizer (Tokenizer | None): whose tokens the symbols are; it is stored beside the stream.
+        learned_bytes (int): from how many bytes of this source, the first ones, it was learned.
 
     Returns:
         StreamInfo, with the count and the SHA-256 of what was written.
@@ -145,29 +200,50 @@ def write_stream(
     _check_description(alphabet, kind, source, entropy_rate, min_entropy)
     if not os.path.isdir(path.parent):
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
-    for target in (path, info_path(path)):
+    for target in _files_of(path):
         if os.path.isdir(target):  # False, not an error, for a name that is too long
             raise UserError(f"{target} is a folder; a file is to be written there")
-    with _part_beside(path) as stream_part, _part_beside(path) as info_part:
-        count, sha256 = _write_symbols(stream_part, chunks, alphabet, path)
+    with contextlib.ExitStack() as parts:
+        stream_part, info_part = (parts.enter_context(_part_beside(path)) for _ in range(2))
+        count, sha256, source_bytes = _write_symbols(stream_part, chunks, alphabet, path, tokenizer)
         if count == 0:
             raise UserError(f"{path} was not written: the source holds no symbols")
         info = StreamInfo(alphabet, kind, source, count, sha256, entropy_rate, min_entropy)
-        text = json.dumps({"version": VERSION, **asdict(info)}, indent=2, ensure_ascii=False)
+        tokenizer_part = None
+        if tokenizer is not None:
+            info = replace(
+                info,
+                tokenizer=tokenizer.sha256,
+                source_bytes=source_bytes,
+                learned_bytes=learned_bytes,
+            )
+            tokenizer_part = parts.enter_context(_part_beside(path))
+            with _output_errors(path):
+                tokenizer_part.write(tokenizer.json.encode())
         with _output_errors(path):
-            info_part.write(text.encode() + b"\n")
-            for part in (stream_part, info_part):
+            info_part.write(_as_json(info).encode())
+            beside = {tokenizer_path(path): tokenizer_part, info_path(path): info_part}
+            for part in filter(None, (stream_part, *beside.values())):
                 part.flush()
                 os.fsync(part.fileno())
-            _rename_pair(Path(stream_part.name), Path(info_part.name), path)
+            _rename_all(stream_part, path, beside)
     return info
 
 
+def _as_json(info: StreamInfo) -> str:
+    fields = {name: value for name, value in asdict(info).items() if value is not None}
+    return json.dumps({"version": VERSION, **fields}, indent=2, ensure_ascii=False) + "\n"
+
+
 def _write_symbols(
-    file: BinaryIO, chunks: Iterable[np.ndarray], alphabet: int, path: Path
-) -> tuple[int, str]:
-    """Write the chunks; their number of symbols and the SHA-256 of their bytes."""
-    count, digest = 0, hashlib.sha256()
+    file: BinaryIO,
+    chunks: Iterable[np.ndarray],
+    alphabet: int,
+    path: Path,
+    tokenizer: "Tokenizer | None",
+) -> tuple[int, str, int]:
+    """Write the chunks; number of symbols, SHA-256 of the file, bytes the tokens stand for."""
+    count, digest, source_bytes = 0, hashlib.sha256(), 0
     for chunk in chunks:
         if chunk.ndim != 1 or chunk.dtype.newbyteorder("=") != np.uint16:
             raise TypeError(
@@ -185,7 +261,9 @@ def _write_symbols(
         with _output_errors(path):
             file.write(data)
         count += chunk.size
-    return count, digest.hexdigest()
+        if tokenizer is not None:
+            source_bytes += int(tokenizer.lengths[chunk].sum())
+    return count, digest.hexdigest(), source_bytes
 
 
 @contextlib.contextmanager
@@ -213,21 +291,28 @@ def _output_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _rename_pair(stream_part: Path, info_part: Path, path: Path) -> None:
-    """Rename both; wherever an interrupt falls, no stream lies beside the JSON of another."""
-    info = info_path(path)
-    aside = path.with_name(f".pyseq-{secrets.token_hex(8)}.old")
+def _rename_all(stream_part: BinaryIO, path: Path, beside: dict[Path, BinaryIO | None]) -> None:
+    """Rename the stream and what lies beside it; what has no new part goes away.
+
+    Wherever an interrupt falls, no stream lies beside the JSON or the tokenizer of another.
+    """
+    aside = {target: target.with_name(f".pyseq-{secrets.token_hex(8)}.old") for target in beside}
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(info, aside)
-        os.replace(stream_part, path)
-    finally:
-        if stream_part.exists():
+        for target, old in aside.items():
             with contextlib.suppress(FileNotFoundError):
-                os.replace(aside, info)
+                os.replace(target, old)
+        os.replace(stream_part.name, path)
+    finally:
+        if os.path.exists(stream_part.name):
+            for target, old in aside.items():
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(old, target)
         else:
-            aside.unlink(missing_ok=True)
-            os.replace(info_part, info)
+            for old in aside.values():
+                old.unlink(missing_ok=True)
+            for target, part in beside.items():
+                if part is not None:
+                    os.replace(part.name, target)
 
 
 def _from_fields(fields: Any) -> StreamInfo:
@@ -249,6 +334,12 @@ def _from_fields(fields: Any) -> StreamInfo:
     return StreamInfo(**fields)
 
 
+def _check_digest(name: str, digest: object) -> None:
+    digits = digest if isinstance(digest, str) else ""
+    if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
+        raise UserError(f"{name} is {digest!r}; 64 lower-case hexadecimal digits fit")
+
+
 def _check_description(
     alphabet: int, kind: str, source: str, entropy_rate: float | None, min_entropy: float | None
 ) -> None:
@@ -264,7 +355,7 @@ def _check_description(
             raise UserError(f"{name} is {bits!r}; 0..{math.log2(alphabet):.6g} bits/symbol fits")
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyseq.data.stream_info import LLM_C_HEADER_BYTES, info_path
+from pyseq.data.stream_info import LLM_C_HEADER_BYTES, info_path, tokenizer_path
 from pyseq.errors import UserError
 from pyseq.ops import backends
 
@@ -280,7 +280,8 @@ def _expand(given: Paths) -> list[Path]:
     if os.path.lexists(text) or not glob.has_magic(text):
         return [Path(text)]
     found = set(glob.glob(text))
-    matches = sorted(found - {os.fspath(info_path(match)) for match in found})  # no descriptions
+    besides = {os.fspath(of(match)) for match in found for of in (info_path, tokenizer_path)}
+    matches = sorted(found - besides)
     if not matches:
         raise UserError(f"{text} matches no file")
     return [Path(match) for match in matches]

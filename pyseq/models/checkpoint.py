@@ -3,17 +3,20 @@
 import dataclasses
 import json
 import os
-import secrets
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pyseq.data.binning import Binning
+from pyseq.data.durable_file import replace_file
 from pyseq.data.stream_info import Kind
+from pyseq.data.tokenizer import Bytes, Codec, Tokenizer
 from pyseq.errors import UserError
 from pyseq.models.baseline import Baseline, BaselineConfig
 from pyseq.models.sequence_model import SequenceModel
@@ -33,11 +36,12 @@ class ModelCard:
     Attributes:
         model (str): a key of `MODELS`.
         config (dict): fields of the model's config.
-        binning (Binning): how symbols become the model's classes.
+        binning (Binning): how symbols become the model's classes, with the exact edges of its bins.
         kind (str): "tokens" or "values".
         seq_len (int): symbols of context it was trained with.
         data (dict): fingerprint, symbols and ranges of the stream it was trained on.
         training (dict): the resolved training configuration.
+        tokenizer (str | None): `Tokenizer.json`, where the symbols are the tokens of one.
     """
 
     model: str
@@ -47,6 +51,21 @@ class ModelCard:
     seq_len: int
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+
+    @cached_property
+    def codec(self) -> Codec | None:
+        """How the symbols are text: by the tokenizer, as bytes, or not at all."""
+        if self.tokenizer is not None:
+            return Tokenizer(self.tokenizer)
+        return Bytes() if self.kind == "tokens" and self.binning.alphabet == 256 else None
+
+    @property
+    def symbol_bytes(self) -> np.ndarray | None:
+        """Bytes that each class stands for, (classes,) int64, where a tokenizer says so."""
+        if self.binning.edges is None and isinstance(self.codec, Tokenizer):
+            return self.codec.lengths
+        return None
 
     def build(self) -> SequenceModel:
         """The model with fresh weights."""
@@ -83,16 +102,30 @@ def save_model(path: str | os.PathLike, weights: dict[str, Tensor], card: ModelC
         UserError: the file cannot be written; what was there before is left as it was.
     """
     path = Path(path).resolve()  # a link keeps pointing where it does
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    try:
-        safetensors.torch.save_file(tensors, temporary, metadata={"pyseq": card.to_json()})
+    save_tensors(path, weights, {"pyseq": card.to_json()})
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file; an existing one is replaced only when the new one is complete.
+
+    Args:
+        path (Path): of the file; its folder must exist.
+        tensors (dict name -> Tensor): what it holds; moved to the CPU for that.
+        metadata (dict str -> str): what its header says.
+
+    Raises:
+        UserError: the file cannot be written; what was there before is left as it was.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def write(temporary: Path) -> None:
+        safetensors.torch.save_file(plain, temporary, metadata=metadata)
         os.chmod(temporary, 0o666 & ~_umask())  # safetensors lets only the owner read
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+
+    try:
+        replace_file(path, write)
+    except SafetensorError as error:
         raise UserError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

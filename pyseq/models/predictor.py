@@ -14,6 +14,7 @@ from pyseq.errors import UserError
 from pyseq.models.checkpoint import ModelCard, load_model
 from pyseq.models.device import choose_device
 from pyseq.models.sequence_model import SequenceModel
+from pyseq.models.supercharged import Supercharged
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,30 @@ class Predictor:
             Tensor (B, T, classes), float32: natural logarithms; position t has seen 0..t.
         """
         return self.model(self.classes_of(window)).float().log_softmax(-1)
+
+    @property
+    def horizons(self) -> int:
+        """How many steps ahead the model has a head for; 1 is the next symbol."""
+        return 1 + len(self.model.ahead) if isinstance(self.model, Supercharged) else 1
+
+    @torch.inference_mode()
+    def distributions_ahead(self, window: Tensor) -> Iterator[Tensor]:
+        """Log-probabilities of the classes 1, 2, ... `horizons` steps after every position.
+
+        Each is made when it is asked for, and the first is that of `distribution`.
+
+        Args:
+            window (Tensor (B, T), integer): symbols.
+
+        Yields:
+            Tensor (B, T, classes), float32: natural logarithms; position t has seen 0..t.
+        """
+        if not isinstance(self.model, Supercharged):
+            yield self.distribution(window)
+            return
+        hidden = self.model.hidden(self.classes_of(window))
+        for state in (hidden, *self.model.look_ahead(hidden)):
+            yield self.model.head(state).float().log_softmax(-1)
 
     def log_prob(self, window: Tensor) -> Tensor:
         """Log-probability of each symbol's class given the symbols before it in the window.

@@ -88,7 +88,7 @@ class SuperchargedConfig:
     scale_bins: tuple[int, ...] = (256, 1024, 4096)
     scale_weight: float = 0.1
     horizons: int = 4
-    pattern_weight: float = 0.1
+    pattern_weight: float = 0.03
     label_smoothing: float = 0.0
     stochastic_depth: float = 0.0
     mask_symbol: bool = False

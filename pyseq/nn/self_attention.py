@@ -1,5 +1,6 @@
 """What the self-attention modules share: projections, rotation, cache."""
 
+import torch
 from torch import Tensor, nn
 
 from pyseq.nn.checks import kinds, sequence, state
@@ -99,20 +100,55 @@ class SelfAttention(nn.Module):
         state(type(self).__name__, cache, KeyValueCache)
         if cache is not None:
             self._refuse_cache()
-        B, T, width = x.shape
-        by_head = (
-            self.query_key_value(x)
-            .view(B, T, self.heads + 2 * self.key_heads, self.head_dim)
-            .transpose(1, 2)
-        )
-        query, key, value = by_head.split((self.heads, self.key_heads, self.key_heads), dim=1)
-        mixed = self._mix(query, key, value, cache)
+        mixed = self._mix(*self._project(x), cache)
         # mixed has the memory order of query, (B, T, H, D), so this is a view
-        return self.dropout(self.out(mixed.transpose(1, 2).reshape(B, T, width)))
+        return self.dropout(self.out(mixed.transpose(1, 2).reshape(x.shape)))
+
+    def weights(self, x: Tensor, *, first: int = 0, stop: int | None = None) -> Tensor:
+        """What share of every query's output each key's value has; as forward mixes in this mode.
+
+        The outputs are linear in the values, so mixing unit vectors gives the weights, whatever the
+        formula, head_dim keys at a time: as many mixings as it takes. Made for looking into a
+        layer; `first` and `stop` bound the memory.
+
+        Args:
+            x (Tensor (B, T, width), floating): the sequences.
+            first (int): the first key asked for.
+            stop (int | None): one past the last key asked for; None: all of them.
+
+        Returns:
+            Tensor (B, heads, T, stop - first), dtype that the layer computes in: over all keys a
+                query's weights sum to 1, or are all 0 if it sees no key.
+
+        Raises:
+            TypeError: x is no tensor.
+            ValueError: x has another shape, or `first` to `stop` are no keys of it.
+        """
+        name = type(self).__name__
+        sequence(name, x, self.out.in_features)
+        B, T, _ = x.shape
+        stop = T if stop is None else stop
+        if not 0 <= first <= stop <= T:
+            raise ValueError(f"{name}: keys {first} to {stop}; 0 <= first <= stop <= {T} fits")
+        query, key, _ = self._project(x)
+        weights = [query.new_zeros(B, self.heads, T, 0)]
+        for start in range(first, stop, self.head_dim):
+            units = query.new_zeros(T, self.head_dim)
+            columns = torch.arange(min(self.head_dim, stop - start), device=x.device)
+            units[start + columns, columns] = 1
+            mixed = self._mix(query, key, units.expand_as(key), None)  # (B, H, T, D)
+            weights.append(mixed[..., : len(columns)])
+        return torch.cat(weights, -1)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"heads={self.heads}, key_heads={self.key_heads}, causal={self.causal}"
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query (B, H, T, D), key and value (B, G, T, D): views of one projection."""
+        joint = self.query_key_value(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        query, key, value = joint.split((self.heads, self.key_heads, self.key_heads), dim=1)
+        return query, key, value
 
     def _mix(
         self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None

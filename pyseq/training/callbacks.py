@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from torch import Tensor
 
 from pyseq.errors import UserError
 from pyseq.models.checkpoint import ModelCard, save_model
 from pyseq.training.batches import TrainingBatches
+from pyseq.training.interruption import Interruption
 from pyseq.training.metrics_file import MetricsFile
 
 
@@ -24,7 +26,6 @@ class MetricsRows(Callback):
         self.symbols_per_batch = symbols_per_batch
         self.seconds_before = 0.0  # of earlier runs of a resumed training
         self.latest: dict = {}
-        self.validated_step = -1
 
     def state_dict(self):
         return {"seconds": self.seconds_before + time.perf_counter() - self._began}
@@ -36,15 +37,11 @@ class MetricsRows(Callback):
         self._began = time.perf_counter()
 
     def on_train_start(self, trainer, module):
-        self._last_step = trainer.global_step
         self._mark = (time.perf_counter(), self.batches.served, self.batches.wait_seconds)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         step = trainer.global_step
-        if step == self._last_step:
-            return  # accumulating
-        self._last_step = step
-        if step % self.log_every == 0 or step == 1:
+        if step_is_whole(trainer, batch_idx) and (step % self.log_every == 0 or step == 1):
             self._write(
                 trainer, {"train_bits": float(module.train_bits.compute()), **self._speed()}
             )
@@ -52,11 +49,9 @@ class MetricsRows(Callback):
 
     def on_validation_end(self, trainer, module):
         self._write(trainer, {"val_bits": float(trainer.callback_metrics["val_bits"])})
-        self.validated_step = trainer.global_step
-        if trainer.state.fn == "fit":
-            now, served, waited = self._mark
-            spent = time.perf_counter() - self._validation_began
-            self._mark = (now + spent, served, waited)  # validating is not training
+        now, served, waited = self._mark
+        spent = time.perf_counter() - self._validation_began
+        self._mark = (now + spent, served, waited)  # validating is not training
 
     def on_validation_start(self, trainer, module):
         self._validation_began = time.perf_counter()
@@ -92,18 +87,27 @@ class MetricsRows(Callback):
 
 
 class BestModel(Callback):
-    """Keeps the model with the lowest validation loss in the model file."""
+    """Keeps the model with the lowest validation loss in the model file.
+
+    It belongs to the training's state: what is resumed may end before it reaches the validation
+    that wrote the file last.
+    """
 
     def __init__(self, path: Path, card: ModelCard):
         self.path, self.card = path, card
         self.best = float("inf")
         self.step = 0
+        self.weights: dict[str, Tensor] = {}
 
     def state_dict(self):
-        return {"best": self.best, "step": self.step}
+        return {"best": self.best, "step": self.step, "weights": self.weights}
 
     def load_state_dict(self, state):
-        self.best, self.step = state["best"], state["step"]
+        self.best, self.step, self.weights = state["best"], state["step"], state["weights"]
+
+    def on_train_start(self, trainer, module):
+        if self.weights:
+            save_model(self.path, self.weights, self.card)
 
     def on_validation_end(self, trainer, module):
         bits = float(trainer.callback_metrics["val_bits"])
@@ -112,50 +116,69 @@ class BestModel(Callback):
                 f"the training diverged: at step {trainer.global_step} the validation loss is"
                 f" {bits}; a lower --lr, or --clip, helps"
             )
-        if bits < self.best or not self.path.exists():
-            self.best, self.step = min(bits, self.best), trainer.global_step
-            save_model(self.path, module.model.state_dict(), self.card)
+        if bits < self.best:
+            self.best, self.step = bits, trainer.global_step
+            weights = module.model.state_dict()
+            self.weights = {name: w.detach().to("cpu", copy=True) for name, w in weights.items()}
+            save_model(self.path, self.weights, self.card)
 
 
 class LastCheckpoint(Callback):
     """Saves the whole state of the training every `every` optimiser steps, and when it ends.
 
     Where a validation is due at the same step it comes first, so that its row and its best model
-    are part of the state.
+    are part of the state. It also stops the training when a signal asks for that.
     """
 
-    def __init__(self, folder: Path, every: int):
-        self.folder, self.every = folder, every
-        self._saved_step = 0
+    def __init__(self, folder: Path, every: int, file: MetricsFile, interruption: Interruption):
+        self.folder, self.every, self.file = folder, every, file
+        self.interruption = interruption
+
+    def on_train_start(self, trainer, module):
+        # Lightning has just put a handler of its own in front, which would end the training after
+        # any batch, also while gradients accumulate, and in the middle of a validation.
+        self.interruption.listen()
+        self.interruption.obey("no step was made")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        validates = (batch_idx + 1) % trainer.val_check_batch == 0
-        if self._due(trainer.global_step) and not validates:
-            self._save(trainer)
+        # Lightning validates wherever the training is told to stop.
+        validates = trainer.should_stop or (batch_idx + 1) % trainer.val_check_batch == 0
+        if step_is_whole(trainer, batch_idx) and not validates:
+            self._end_step(trainer, module)
 
     def on_validation_end(self, trainer, module):
-        if trainer.state.fn == "fit" and self._due(trainer.global_step):
-            self._save(trainer)
+        self._end_step(trainer, module)
 
-    def _due(self, step: int) -> bool:
-        return step % self.every == 0 and step != self._saved_step
+    def _end_step(self, trainer, module) -> None:
+        module.finished = trainer.should_stop
+        # Read once: a signal that comes while the state is saved is for the next step.
+        stop = self.interruption.received is not None
+        if stop or module.finished or trainer.global_step % self.every == 0:
+            self.file.sync()
+            for logger in trainer.loggers:
+                logger.save()
+            trainer.save_checkpoint(self.folder)
+        if stop:
+            # Raised, since `should_stop` would bring a validation that nobody planned.
+            self.interruption.obey(f"saved step {trainer.global_step:,} in {self.folder}")
 
-    def on_train_end(self, trainer, module):
-        module.finished = True
-        self._save(trainer)
 
-    def _save(self, trainer) -> None:
-        self._saved_step = trainer.global_step
-        trainer.save_checkpoint(self.folder)
-
-
-class StopAtTime(Callback):
-    """Ends the training when its clock has run out."""
+class StopAtEnd(Callback):
+    """Ends the training, with a validation, when its batches or its time have run out."""
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         seconds = module.progress.seconds
-        if seconds is not None and module.progress.elapsed >= seconds:
+        late = seconds is not None and module.progress.elapsed >= seconds
+        if batch_idx + 1 == trainer.num_training_batches or (
+            late and step_is_whole(trainer, batch_idx)
+        ):
             trainer.should_stop = True
+
+
+def step_is_whole(trainer, batch_idx: int) -> bool:
+    """Whether the optimiser has made its step after this batch, or gradients still accumulate."""
+    batches = batch_idx + 1
+    return batches % trainer.accumulate_grad_batches == 0 or batches == trainer.num_training_batches
 
 
 class BitsProgressBar(TQDMProgressBar):

@@ -1,8 +1,8 @@
 """Lightning's checkpoints as safetensors and JSON: nothing in them is ever executed."""
 
 import json
-import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError
 
+from pyseq.data.durable_file import replace_file
 from pyseq.errors import UserError
+from pyseq.models.checkpoint import save_tensors
 
 STATE = "state.json"
 
@@ -20,7 +22,8 @@ class SafetensorsCheckpointIO(CheckpointIO):
     """A checkpoint is a folder: state.json, and the tensors it names in one safetensors file.
 
     The tensors are written first under a name of their own; renaming state.json into place is the
-    moment at which the new checkpoint replaces the old one, so a kill leaves one of the two whole.
+    moment at which the new checkpoint replaces the old one, so a kill or a power cut leaves one of
+    the two whole, and a full disk the old one.
     """
 
     def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
@@ -29,12 +32,14 @@ class SafetensorsCheckpointIO(CheckpointIO):
         tensors: dict[str, torch.Tensor] = {}
         skeleton = _split(checkpoint, tensors)
         name = f"tensors-{secrets.token_hex(8)}.safetensors"
-        _replace(folder / name, lambda file: safetensors.torch.save_file(tensors, file))
         text = json.dumps({"tensors": name, "checkpoint": skeleton}, indent=1)
-        _replace(folder / STATE, lambda file: file.write_text(text))
-        for old in folder.glob("*.safetensors"):
-            if old.name != name:
-                old.unlink()
+        try:
+            save_tensors(folder / name, tensors, {})
+            replace_file(folder / STATE, lambda file: file.write_text(text))
+        except UserError:
+            (folder / name).unlink(missing_ok=True)  # a full disk has no room for it
+            raise
+        _remove_all_but(folder, (name, STATE))
 
     def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict[str, Any]:
         folder = Path(path)
@@ -42,12 +47,15 @@ class SafetensorsCheckpointIO(CheckpointIO):
             state = json.loads((folder / STATE).read_text())
             tensors = safetensors.torch.load_file(folder / state["tensors"])
             return _join(state["checkpoint"], tensors)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{folder} holds no training state: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(
+                f"{folder} holds no training state that can be read: {error}; --resume never"
+                " begins anew"
+            ) from error
 
     def remove_checkpoint(self, path) -> None:
-        for file in Path(path).glob("*"):
-            file.unlink()
+        (Path(path) / STATE).unlink(missing_ok=True)  # first: without it there is no checkpoint
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -55,15 +63,15 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / STATE).is_file()
 
 
-def _replace(path: Path, write) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def _remove_all_but(folder: Path, names: tuple[str, ...]) -> None:
+    """Remove the last checkpoint's tensors, and what kills in the middle of writing have left."""
+    for old in folder.iterdir():
+        if old.name in names:
+            continue
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink()
 
 
 def _split(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -40,8 +40,11 @@ class TrainConfig:
     """Supercharged: symbols that the decoder over patches reads at once."""
     local_width: int = 128
     """Supercharged: width of the decoder inside the patch."""
-    local_layers: int = 2
+    local_layers: int = 1
     """Supercharged: blocks of the decoder inside the patch."""
+    local_reach: int = 4
+    """Supercharged: symbols before it that each place inside the patch reads at once, by a short
+    convolution, across borders of patches; 1: only the one just before it."""
     memory: int = 20
     """Supercharged: learned memory tokens; 0: none."""
     memory_read: Literal["prefix", "gate"] = "prefix"
@@ -62,7 +65,7 @@ class TrainConfig:
     """Supercharged: weight of the mean loss over those bins; 0: none."""
     horizons: int = 4
     """Supercharged: auxiliary heads predict the symbols 2 to this many steps ahead; 1: none."""
-    pattern_weight: float = 0.1
+    pattern_weight: float = 0.03
     """Supercharged: weight of the mean loss of those heads."""
     label_smoothing: float = 0.0
     """Supercharged: share of each target spread over all classes, in training."""
@@ -77,7 +80,8 @@ class TrainConfig:
     """Classes that the alphabet is divided into; auto: 1024 for values with more symbols than
     that, else none (every symbol is a class)."""
     binning: Literal["uniform", "adaptive"] = "uniform"
-    """Bins of equal width over the alphabet, or of about equally many training symbols."""
+    """Bins of equal width over the alphabet, or (values only) of about equally many training
+    symbols."""
     augment_noise: float = 0.0
     """Values: standard deviation, in symbols, of the noise that training adds to what the model
     reads, before binning."""
@@ -112,7 +116,8 @@ class TrainConfig:
     lr: float = 1e-3
     """Learning rate."""
     lr_find: bool = False
-    """Look for a learning rate by a short trial first, and train with that one instead of --lr."""
+    """Look for a learning rate by a short trial first, and train with that one instead of --lr;
+    the peak of onecycle will be that rate."""
     schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
     """Learning-rate schedule."""
     warmup_ratio: float = 0.05
@@ -169,9 +174,17 @@ class TrainConfig:
             raise UserError(f"--warmup_ratio {self.warmup_ratio}; 0 to 1 fits")
         if self.max_time is not None and not 0 < self.max_time < math.inf:
             raise UserError(f"--max_time {self.max_time}; a positive number of minutes fits")
-        for name in ("clip", "weight_decay", "workers"):
+        for name in ("clip", "weight_decay", "workers", "augment_noise"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}; 0 or more fits")
+        for name in ("augment_replace", "augment_mask"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}; 0 to below 1 fits")
+        if self.augment_replace + self.augment_mask >= 1:
+            raise UserError(
+                f"--augment_replace {self.augment_replace} and --augment_mask {self.augment_mask}"
+                " leave nothing as it was; a sum below 1 fits"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """All settings by name."""

@@ -3,11 +3,11 @@
 import contextlib
 import fcntl
 import json
-import logging
 import os
+import shlex
 import shutil
 import sys
-import warnings
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,21 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from pyseq.analysis.evaluation import Evaluation, evaluate
+from pyseq.analysis.prediction_analysis import analyze_predictions
+from pyseq.analysis.report import write_report
+from pyseq.data.durable_file import replace_file
 from pyseq.errors import UserError
 from pyseq.models.predictor import load
 from pyseq.training import callbacks
 from pyseq.training.checkpoint_io import SafetensorsCheckpointIO
+from pyseq.training.interruption import Interruption
 from pyseq.training.lightning_module import SequenceTraining
+from pyseq.training.lightning_trainer import make_trainer, quietly
 from pyseq.training.metrics_file import MetricsFile
+from pyseq.training.rate_finder import CURVE, with_found_rate
 from pyseq.training.resume import checkpoint_to_resume
 from pyseq.training.run import Run
-from pyseq.training.run_report import write_run_report
+from pyseq.training.run_report import run_report, run_summary
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,18 @@ def fit(run: Run) -> Outcome:
         Outcome: with the evaluation of the best model.
 
     Raises:
-        UserError: the loss is no longer finite, or `--resume auto` finds another run's state.
-        KeyboardInterrupt: Ctrl-C.
+        UserError: the loss is no longer finite, `--resume auto` finds another run's state, or the
+            disk is full.
+        TrainingStopped: SIGTERM or Ctrl-C, in the main thread. While steps are made, the state
+            is saved first.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    with _locked(run.folder):
-        return _fit_and_conclude(run)
+    with Interruption() as interruption, _locked(run.folder):
+        checkpoint = checkpoint_to_resume(run)
+        if checkpoint is None:
+            _clear(run.folder)
+            run = with_found_rate(run)
+        return _conclude(run, _train(run, checkpoint, interruption))
 
 
 @contextlib.contextmanager
@@ -80,48 +92,64 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _fit_and_conclude(run: Run) -> Outcome:
+def _train(run: Run, checkpoint: Path | None, interruption: Interruption) -> int:
+    """Make the steps that are left; returns how many there are in all."""
     config, folder = run.config, run.folder
-    checkpoint = checkpoint_to_resume(run)
     resumed_step, finished = 0, False
-    if checkpoint is None:
-        for leftover in ("last", "tensorboard"):
-            shutil.rmtree(folder / leftover, ignore_errors=True)
-        for leftover in ("summary.json", "report.html"):
-            (folder / leftover).unlink(missing_ok=True)
-    else:
+    if checkpoint is not None:
         state = SafetensorsCheckpointIO().load_checkpoint(checkpoint)
         resumed_step, finished = state["global_step"], state["finished"]
-    (folder / "config.yaml").write_text(config.to_yaml())
-    module = SequenceTraining(run.model, config, run.binning, run.steps, run.card.data)
-    rows = callbacks.MetricsRows(
-        MetricsFile(folder, resumed_step), run.batches, config.batch * config.seq_len,
-        config.log_every,
-    )  # fmt: skip
-    trainer = _quietly(_trainer, run, rows, resumed_step)
-    if not finished:
-        _fit(trainer, module, run, checkpoint)
-    if trainer.global_step not in (0, rows.validated_step):
-        _quietly(trainer.validate, module, run.validation, verbose=False)
-    return _conclude(run, trainer.global_step or resumed_step)
+    settings = folder / "config.yaml"
+    replace_file(settings, lambda path: path.write_text(config.to_yaml()))
+    interruption.advice = (
+        f"to go on: pyseq train --config {shlex.quote(str(settings))} --resume auto"
+    )
+    rows = MetricsFile(folder, resumed_step)
+    if finished:
+        return resumed_step
+    module = SequenceTraining(
+        run.model, config, run.binning, run.steps, run.card.data, run.augmentation
+    )
+    trainer = _trainer(run, rows, resumed_step, interruption)
+    with interruption.deferred(), _tensorboard_told_once():
+        quietly(trainer.fit, module, run.batches, run.validation, ckpt_path=checkpoint)
+    return trainer.global_step
 
 
-def _fit(trainer: lightning.Trainer, module, run: Run, checkpoint: Path | None) -> None:
+@contextlib.contextmanager
+def _tensorboard_told_once() -> Iterator[None]:
+    """Where TensorBoard's thread cannot write, keep its traceback: the next row raises the same."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard"):
+            before(failure)
+
+    threading.excepthook = hook
     try:
-        _quietly(trainer.fit, module, run.batches, run.validation, ckpt_path=checkpoint)
-    except SystemExit as end:  # how Lightning ends after Ctrl-C
-        if trainer.interrupted:
-            raise KeyboardInterrupt from end
-        raise
+        yield
+    finally:
+        threading.excepthook = before
 
 
-def _trainer(run: Run, rows: callbacks.MetricsRows, resumed_step: int) -> lightning.Trainer:
+def _clear(folder: Path) -> None:
+    """Remove what an earlier training left."""
+    SafetensorsCheckpointIO().remove_checkpoint(folder / "last")
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for leftover in ("summary.json", "report.html", CURVE):
+        (folder / leftover).unlink(missing_ok=True)
+
+
+def _trainer(
+    run: Run, file: MetricsFile, resumed_step: int, interruption: Interruption
+) -> lightning.Trainer:
     config, folder = run.config, run.folder
     interactive = sys.stdout.isatty()
+    rows = callbacks.MetricsRows(file, run.batches, config.batch * config.seq_len, config.log_every)
     parts: list[Any] = [
         rows,
         callbacks.BestModel(Path(config.ckpt), run.card),
-        callbacks.StopAtTime(),
+        callbacks.StopAtEnd(),
     ]
     if config.patience is not None:
         parts.append(
@@ -131,69 +159,42 @@ def _trainer(run: Run, rows: callbacks.MetricsRows, resumed_step: int) -> lightn
         parts.append(callbacks.BitsProgressBar(rows, run.ceiling.bits))
     else:
         parts.append(callbacks.LinePrinter(rows, run.ceiling.bits, run.steps))
-    parts.append(callbacks.LastCheckpoint(folder / "last", config.save_every))  # saves the others
+    parts.append(  # the last one, since it saves the others
+        callbacks.LastCheckpoint(folder / "last", config.save_every, file, interruption)
+    )
     evaluations = min(config.eval_every, run.steps) * config.gradient_accumulation
-    return lightning.Trainer(
-        accelerator=run.device.type,
-        devices=[run.device.index or 0] if run.device.type == "cuda" else 1,
-        precision="bf16-mixed" if config.use_amp else "32-true",
-        max_epochs=1,  # TrainingBatches strings the epochs together
-        accumulate_grad_batches=config.gradient_accumulation,
-        gradient_clip_val=config.clip or None,
+    return make_trainer(
+        config,
+        run.device,
         val_check_interval=min(evaluations, len(run.batches)),
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
         callbacks=parts,
         logger=TensorBoardLogger(
             folder, name="", version="tensorboard", purge_step=resumed_step + 1
         ),
         plugins=[SafetensorsCheckpointIO()],
-        enable_checkpointing=False,
-        enable_model_summary=False,
         enable_progress_bar=interactive,
     )
-
-
-def _quietly(call, *args, **kwargs):
-    """Run a Lightning entry point without its remarks on hardware and data loaders."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            return call(*args, **kwargs)
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _conclude(run: Run, steps: int) -> Outcome:
     config = run.config
     start, stop = run.splits.test
     predictor = load(config.ckpt, device=run.device)
+    stream, binning = run.described.stream, run.binning
+    counted = (run.batches.loader.start, run.batches.loader.stop)
+    scored = (start, min(stop, start + config.eval_symbols + 1))
     evaluation = evaluate(
-        predictor,
-        run.described.stream,
-        (run.batches.loader.start, run.batches.loader.stop),
-        (start, min(stop, start + config.eval_symbols + 1)),
-        binning=run.binning,
-        ceiling=run.ceiling,
-        seq_len=config.seq_len,
+        predictor, stream, counted, scored, binning=binning, ceiling=run.ceiling,
+        seq_len=config.seq_len, autocast=config.use_amp, symbol_bytes=predictor.card.symbol_bytes,
+    )  # fmt: skip
+    analysis = analyze_predictions(
+        predictor, stream, counted, scored, binning=binning, seq_len=config.seq_len,
         autocast=config.use_amp,
-    )
-    rows = MetricsFile.read(run.folder)
-    summary = {
-        "model": config.model,
-        "parameters": sum(p.numel() for p in run.model.parameters()),
-        "steps": steps,
-        "seconds": rows[-1]["seconds"] if rows else 0.0,
-        "best_validation_bits": min((r["val_bits"] for r in rows if "val_bits" in r), default=None),
-        "entropy_rate_bits": run.described.entropy_rate,
-        "test": evaluation.to_dict(),
-    }
-    (run.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    report = run.folder / "report.html"
-    write_run_report(report, run.config, run.described, evaluation, rows, summary)
-    return Outcome(run, evaluation, summary, report)
+    )  # fmt: skip
+    report = run_report(run, predictor, evaluation, analysis, MetricsFile.read(run.folder), steps)
+    summary = run_summary(run, report, steps)
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    replace_file(run.folder / "summary.json", lambda path: path.write_text(text))
+    write_report(run.folder / "report.html", report)
+    return Outcome(run, evaluation, summary, run.folder / "report.html")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from pyseq.data.augmentation import Augmentation
 from pyseq.data.binning import Binning
 from pyseq.models.sequence_model import SequenceModel
 from pyseq.training.config import TrainConfig
@@ -17,7 +18,11 @@ BITS = 1 / math.log(2)  # bits per nat
 
 
 class SequenceTraining(lightning.LightningModule):
-    """Trains a model by its `objective(window)`; `loss(window)` is in nats per symbol.
+    """Trains a model by its `objective`; `loss(window)` is in nats per symbol.
+
+    Where the model reads augmented windows in training, its training loss is that of predicting the
+    true symbols from them, and not to be compared with the loss in validation, which reads the
+    stream as it is.
 
     Args:
         model (SequenceModel): what is trained.
@@ -25,6 +30,7 @@ class SequenceTraining(lightning.LightningModule):
         binning (Binning): from symbols of the stream to the model's classes.
         steps (int): optimiser steps at the most.
         data (dict): what the checkpoint should know of the stream.
+        augmentation (Augmentation | None): what training does to what the model reads.
     """
 
     def __init__(
@@ -34,12 +40,13 @@ class SequenceTraining(lightning.LightningModule):
         binning: Binning,
         steps: int,
         data: dict[str, Any],
+        augmentation: Augmentation | None = None,
     ):
         super().__init__()
         self.data = data
         self.finished = False  # whether no step is left, for whatever reason
         self.model = model
-        self.config, self.binning = config, binning
+        self.config, self.binning, self.augmentation = config, binning, augmentation
         seconds = None if config.max_time is None else 60 * config.max_time
         self.progress = Progress(steps, seconds)
         compiled = torch.compile if config.compile else lambda function: function
@@ -50,7 +57,9 @@ class SequenceTraining(lightning.LightningModule):
         self._saved_rng: dict | None = None
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        objective, loss = self.objective(self.binning.apply(batch["window"]))
+        window = batch["window"]
+        seen = None if self.augmentation is None else self.augmentation(window[:, :-1])
+        objective, loss = self.objective(self.binning.apply(window), seen)
         self.train_bits.update(loss * BITS)
         return objective
 
@@ -73,6 +82,7 @@ class SequenceTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["data"] = self.data
+        checkpoint["edges"] = self.binning.edges
         checkpoint["finished"] = self.finished
         checkpoint["elapsed"] = self.progress.elapsed
         checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}

@@ -4,16 +4,19 @@ import dataclasses
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 
 from pyseq.analysis.ceilings import Ceiling
 from pyseq.analysis.evaluation import stream_ceiling
 from pyseq.data import WindowLoader
+from pyseq.data.augmentation import Augmentation
 from pyseq.data.binning import Binning
 from pyseq.data.described_stream import DescribedStream, describe_stream
 from pyseq.data.splits import Splits, split_stream
-from pyseq.data.stream_info import info_path
+from pyseq.data.stream_info import Kind, info_path
 from pyseq.errors import UserError
 from pyseq.models.checkpoint import MODELS, ModelCard, is_model_file
 from pyseq.models.device import choose_device
@@ -37,6 +40,7 @@ class Run:
         model (SequenceModel): with fresh weights.
         card (ModelCard): what is saved beside the weights.
         batches (TrainingBatches): the whole training.
+        augmentation (Augmentation | None): what training does to what the model reads.
         validation (WindowLoader): windows of the validation range.
         steps (int): optimiser steps at the most.
         device (torch.device): where the model runs.
@@ -51,6 +55,7 @@ class Run:
     model: SequenceModel
     card: ModelCard
     batches: TrainingBatches
+    augmentation: Augmentation | None
     validation: WindowLoader
     steps: int
     device: torch.device
@@ -67,14 +72,55 @@ def run_folder(ckpt: str | Path) -> Path:
     return Path(ckpt).with_suffix(".run")
 
 
-def choose_binning(bins: int | str, alphabet: int, kind: str) -> tuple[Binning, str]:
-    """The binning that `--bins` means, and a sentence about it."""
+def choose_binning(
+    config: TrainConfig, described: DescribedStream, counts: np.ndarray
+) -> tuple[Binning, str]:
+    """The classes that `--bins` and `--binning` mean, and a sentence about them.
+
+    Args:
+        config (TrainConfig): the flags.
+        described (DescribedStream): the stream.
+        counts (array (alphabet,), int64): of the symbols that the model is trained on.
+
+    Returns:
+        tuple (Binning, str): uniform bins are of the alphabet alone, adaptive ones of the counts.
+
+    Raises:
+        UserError: the bins do not fit the alphabet, the kind, or each other.
+    """
+    alphabet, kind, bins = described.alphabet, described.kind, config.bins
     if bins == "auto":
         bins = DEFAULT_BINS if kind == "values" and alphabet > DEFAULT_BINS else "none"
+    if config.binning == "adaptive":
+        return _adaptive_binning(bins, kind, counts)
     if bins == "none":
         return Binning(alphabet), f"classes: {alphabet}, one for each symbol"
-    assert isinstance(bins, int)
     return Binning.uniform(alphabet, bins), f"classes: {bins} bins of equal width over {alphabet}"
+
+
+def _adaptive_binning(
+    bins: int | Literal["none"], kind: Kind, counts: np.ndarray
+) -> tuple[Binning, str]:
+    if kind != "values":
+        raise UserError(
+            f"--binning adaptive needs values, and this stream holds {kind}: neighbouring ids have"
+            " nothing in common"
+        )
+    if bins == "none":
+        raise UserError(
+            "--binning adaptive needs a number of --bins; without one each of these"
+            f" {len(counts)} symbols is a class of its own"
+        )
+    binning = Binning.adaptive(counts, bins)
+    if binning.classes < bins:
+        return binning, (
+            f"classes: {binning.classes} and not {bins}, one for each symbol that is trained on"
+        )
+    sizes = np.bincount(binning.table(), weights=counts).astype(np.int64)
+    return binning, (
+        f"classes: {bins} bins of {sizes.min():,} to {sizes.max():,} training symbols each over"
+        f" {len(counts)}"
+    )
 
 
 def prepare(config: TrainConfig) -> Run:
@@ -90,16 +136,19 @@ def prepare(config: TrainConfig) -> Run:
         UserError: the stream or a flag does not fit; one sentence.
     """
     config.check()
+    config, about_rate = _keep_found_rate(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     described = describe_stream(
         config.u16_path, io=config.io, alphabet=config.alphabet, kind=config.kind
     )
-    binning, about_bins = choose_binning(config.bins, described.alphabet, described.kind)
-    window = config.seq_len + 1
-    splits = split_stream(len(described.stream), window, config.split)
+    splits = split_stream(len(described.stream), config.seq_len + 1, config.split)
+    trained = _training_range(config, splits)
     counts = described.counts(*splits.train)
+    trained_counts = counts if trained == splits.train else described.counts(*trained)
+    binning, about_bins = choose_binning(config, described, trained_counts)
+    augmentation = _augmentation(config, described.kind, binning, trained_counts)
     stride = config.seq_len if config.stride is None else config.stride
     config = dataclasses.replace(
         config,
@@ -121,8 +170,7 @@ def prepare(config: TrainConfig) -> Run:
     )
     model = model_type(model_config)
     threads, about_workers = threads_to_use(config.workers)
-    batches, steps = _training_batches(config, described, splits, stride, threads)
-    trained = (batches.loader.start, batches.loader.stop)
+    batches, steps = _training_batches(config, described, trained, stride, threads)
     card = ModelCard(
         model=config.model,
         config=asdict(model_config),
@@ -137,9 +185,11 @@ def prepare(config: TrainConfig) -> Run:
             "trained_print": described.stream.range_fingerprint(*trained),
         },
         training=config.to_dict(),
+        tokenizer=None if described.tokenizer is None else described.tokenizer.json,
     )
     _check_target(Path(config.ckpt), described)
-    remarks = [*described.remarks, about_bins, *([about_workers] if about_workers else [])]
+    about_tokens = described.learned_beyond(splits.test[0])
+    decisions = (*described.remarks, about_tokens, about_bins, about_workers, about_rate)
     return Run(
         config=config,
         described=described,
@@ -149,11 +199,38 @@ def prepare(config: TrainConfig) -> Run:
         model=model,
         card=card,
         batches=batches,
+        augmentation=augmentation,
         validation=_validation_loader(config, described, splits, threads),
         steps=steps,
         device=device,
-        remarks=tuple(remarks),
+        remarks=tuple(remark for remark in decisions if remark is not None),
     )
+
+
+def _keep_found_rate(config: TrainConfig) -> tuple[TrainConfig, str | None]:
+    """With --lr_find, a run that goes on keeps the rate that it began with."""
+    if not config.lr_find or config.resume != "auto":
+        return config, None
+    from pyseq.training.resume import settings_to_resume  # which imports lightning
+
+    before = settings_to_resume(run_folder(config.ckpt))
+    if before is None:
+        return config, None
+    rate = before.get("lr", config.lr)
+    return dataclasses.replace(config, lr=rate, lr_find=False), (
+        f"learning rate: {rate:g}, of the run that goes on; --lr_find searches at a run's beginning"
+    )
+
+
+def _augmentation(
+    config: TrainConfig, kind: Kind, binning: Binning, counts: np.ndarray
+) -> Augmentation | None:
+    shares = {
+        "noise": config.augment_noise,
+        "replace": config.augment_replace,
+        "mask": config.augment_mask,
+    }
+    return Augmentation(kind, binning, counts, **shares) if any(shares.values()) else None
 
 
 def _key_heads(config: TrainConfig) -> int:
@@ -191,19 +268,25 @@ def _check_target(path: Path, described: DescribedStream) -> None:
         raise UserError(f"--ckpt {path} cannot be written: {error.strerror}") from error
 
 
+def _training_range(config: TrainConfig, splits: Splits) -> tuple[int, int]:
+    start, stop = splits.train
+    if config.max_samples is None:
+        return start, stop
+    window = config.seq_len + 1
+    if config.max_samples < window:
+        raise UserError(f"--max_samples {config.max_samples} is less than one window of {window}")
+    return start, min(stop, start + config.max_samples)
+
+
 def _training_batches(
     config: TrainConfig,
     described: DescribedStream,
-    splits: Splits,
+    trained: tuple[int, int],
     stride: int,
     threads: int | None,
 ) -> tuple[TrainingBatches, int]:
-    start, stop = splits.train
-    if config.max_samples is not None:
-        stop = min(stop, start + config.max_samples)
+    start, stop = trained
     window = config.seq_len + 1
-    if stop - start < window:
-        raise UserError(f"--max_samples {config.max_samples} is less than one window of {window}")
     windows = (stop - start - window) // stride + 1
     if windows < config.batch:
         raise UserError(

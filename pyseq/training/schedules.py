@@ -27,6 +27,11 @@ def rate_factor(schedule: str, progress: float, warmup: float) -> float:
     return _half_cosine(1.0, FLOOR, falling)
 
 
+def peak_factor(schedule: str) -> float:
+    """The highest factor of the base rate that a schedule comes to."""
+    return PEAK if schedule == "onecycle" else 1.0
+
+
 def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 

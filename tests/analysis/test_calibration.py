@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from pyseq.analysis.calibration import calibration_error, reliability_table
+from pyseq.analysis.calibration import (
+    calibration_error,
+    chance_calibration_error,
+    prediction_groups,
+    reliability_table,
+)
+from tests.analysis.evaluations import scores
 
 
 def _by_hand(confidence, correct, bins):
@@ -80,3 +86,37 @@ def test_refuses(confidence, correct):
         reliability_table(confidence, correct)
     with pytest.raises(ValueError, match="calibration"):
         calibration_error(confidence, correct)
+
+
+@pytest.mark.parametrize("most", [1.0, 0.01])
+def test_a_calibrated_predictor_stays_below_the_yardstick(most):
+    """In 95 of 100 samples, also where confidences are as low as on a thousand classes."""
+    rng = np.random.default_rng(1)
+    confidence = most * rng.random(4000)
+    yardstick = chance_calibration_error(confidence)
+    below = [
+        calibration_error(confidence, rng.random(4000) < confidence) < yardstick for _ in range(400)
+    ]
+    assert 0.91 < np.mean(below) < 0.98
+    assert calibration_error(confidence, rng.random(4000) < 3 * confidence) > yardstick
+
+
+def test_the_yardstick_shrinks_with_the_sample():
+    confidence = np.random.default_rng(2).random(1000)
+    large = chance_calibration_error(np.tile(confidence, 100))
+    assert large == pytest.approx(chance_calibration_error(confidence) / 10, rel=1e-6)
+    assert chance_calibration_error([1.0, 1.0]) == 0
+
+
+@pytest.mark.parametrize("by", ["confidence", "entropy"])
+def test_groups_cover_all_predictions_in_order(by):
+    found = scores(1003)
+    groups = prediction_groups(found, by, groups=10)
+    assert [group.count for group in groups] == [101] * 3 + [100] * 7
+    levels = [getattr(group, by) for group in groups]
+    assert levels == sorted(levels)
+    order = np.argsort(getattr(found, by))[:101]
+    assert groups[0].bits.value == pytest.approx(found.bits[order].mean())
+    assert groups[0].accuracy.value == pytest.approx(found.hits[order, 0].mean())
+    assert groups[0].bits.low < groups[0].bits.value < groups[0].bits.high
+    assert len(prediction_groups(scores(3), by)) == 3

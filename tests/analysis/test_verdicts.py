@@ -3,7 +3,7 @@ import pytest
 
 from pyseq.analysis.baselines import baseline_table, hindsight_bits
 from pyseq.analysis.ceilings import ceiling
-from pyseq.analysis.verdicts import compare, judge
+from pyseq.analysis.verdicts import compare, contest, judge
 
 _BLOCK = 64
 
@@ -157,7 +157,9 @@ def test_a_model_that_misses_what_a_markov_chain_sees_is_told_so():
     )
     assert verdict.kind == "at chance"
     assert "yet knowing the past helps: order-1 needs 2." in verdict.sentence
-    assert "fewer than any fixed frequencies could, and the model shows no" in verdict.sentence
+    assert "fewer than any fixed frequencies could, and no such gain shows in the model" in (
+        verdict.sentence
+    )
     assert "depend on each other" not in verdict.sentence
     assert "a pass is not a certificate" not in verdict.sentence
     assert "found nothing" not in verdict.sentence
@@ -282,3 +284,150 @@ def test_refuses_unpaired_arrays():
         compare([1.0, 2.0], [1.0], block=1, name_a="A", name_b="B")
     with pytest.raises(ValueError, match="belong to the same symbols"):
         judge([1.0, 2.0], [1.0, 2.0], [3], ceiling=ceiling([5, 5]), block=1)
+
+
+def _contest(models, symbols, train, **baselines):
+    """Two models beside the usual baselines."""
+    alphabet = int(train.max()) + 1
+    table = baseline_table(train, symbols, alphabet, context=train[-2:])
+    return contest(models, table | baselines, symbols, ceiling=_ceiling(train, alphabet), block=16)
+
+
+def _noise(seed, size, spread=0.1):
+    return np.random.default_rng(seed).normal(0, spread, size)
+
+
+def test_of_two_models_that_fitted_noise_neither_is_better_however_sure_the_difference():
+    symbols = np.random.default_rng(11).integers(0, 16, 12_000)
+    train, test = symbols[:10_000], symbols[10_000:]
+    little, much = 4.01 + _noise(0, test.size), 4.2 + _noise(1, test.size)
+    found = _contest({"small": little, "large": much}, test, train)
+    assert compare(much, little, block=16, name_a="large", name_b="small").kind == "worse"
+    assert found.kind == "at chance"
+    assert found.gain.high < 0
+    assert "better than" not in found.sentence
+    assert "worse than" not in found.sentence
+    assert found.best == "none, for no predictor shows that knowing the past helps"
+    for part in (
+        "at chance: neither small nor large found structure; ",
+        f"small needs {little.mean():.4f} bits/symbol, large {much.mean():.4f}, the marginal",
+        "independent symbols allow 4.0000",
+        "that large needs 0.19",
+        "bits/symbol more than small tells how much noise each fitted",
+        "so neither is called better",
+        f"about {max(v.noticed for v in found.verdicts.values()):.2g} bits/symbol or more",
+        "in 2,000 symbols",
+        "order-1, order-2 and xz found nothing either; a pass is not a certificate",
+    ):
+        assert part in found.sentence
+    turned = _contest({"large": much, "small": little}, test, train)
+    assert "that large needs 0.19" in turned.sentence
+    alike = _contest({"small": little, "other": little + _noise(18, test.size)}, test, train)
+    assert "may be chance too, so neither is called better" in alike.sentence
+    assert "tells how much noise" not in alike.sentence
+
+
+def test_of_two_models_that_found_structure_the_better_one_is_named():
+    symbols = _chain(np.random.default_rng(12), 16, 60_000, 0.5)
+    train, test = symbols[:50_000], symbols[50_000:]
+    order1 = baseline_table(train, test, 16, context=train[-2:])["order-1"]
+    near, far = order1 + 0.1, order1 + 0.3 + _noise(2, test.size)
+    for models, kind, says in (
+        ({"A": far, "B": near}, "better", "B is better than A: "),
+        ({"A": near, "B": far}, "worse", "B is worse than A: "),
+        ({"A": near, "B": near + _noise(3, test.size, 0.01)}, "no difference", "the data can show"),
+    ):
+        found = _contest(models, test, train)
+        assert {verdict.kind for verdict in found.verdicts.values()} == {"structure"}
+        assert (found.kind, says in found.sentence) == (kind, True)
+        assert "order-1" in found.best
+        assert "A" not in found.best
+    assert found.gain.value == pytest.approx(np.mean(models["A"] - models["B"]))
+
+
+def test_a_model_with_structure_beats_one_without_and_the_other_is_called_at_chance():
+    symbols = _chain(np.random.default_rng(13), 16, 60_000, 0.5)
+    train, test = symbols[:50_000], symbols[50_000:]
+    table = baseline_table(train, test, 16, context=train[-2:])
+    found = _contest({"blind": table["marginal"] + 0.001, "B": table["order-1"]}, test, train)
+    assert found.kind == "better"
+    assert found.sentence.endswith("; blind itself is at chance")
+    assert [found.verdicts[name].kind for name in ("blind", "B")] == ["at chance", "structure"]
+
+
+@pytest.mark.parametrize(("finder", "period"), [("order-1", 0), ("xz", 500)])
+def test_what_only_a_baseline_found_is_told_and_makes_neither_model_better(finder, period):
+    rng = np.random.default_rng(14)
+    symbols = _chain(rng, 16, 24_000, 0.5)
+    if period:  # repeats that no short context sees
+        symbols = np.tile(rng.integers(0, 250, period), 48)
+        symbols[:20_000] = rng.integers(0, 250, 20_000)
+    train, test = symbols[:20_000], symbols[20_000:]
+    chance = _add_half(train, test, int(train.max()) + 1)
+    found = _contest({"A": chance + 0.05, "B": chance + 0.02}, test, train)
+    assert found.kind == "at chance"
+    assert f"yet knowing the past helps: {finder} needs" in found.sentence
+    assert "no such gain shows in either model" in found.sentence
+    assert "so neither is called better" in found.sentence
+    assert finder in found.best
+    assert "none" not in found.best
+
+
+def test_predictors_that_the_data_cannot_tell_apart_share_the_first_place():
+    symbols = _chain(np.random.default_rng(15), 16, 60_000, 0.5)
+    train, test = symbols[:50_000], symbols[50_000:]
+    best = baseline_table(train, test, 16, context=train[-2:])["order-1"] - 0.5
+    found = _contest({"A": best, "B": best + _noise(4, test.size, 0.01)}, test, train)
+    assert "which the data cannot tell from" in found.best
+    assert f"({best.mean():.4f})" in found.best or f"with {best.mean():.4f}" in found.best
+    assert {"A", "B"} <= set(found.best)
+    assert "order-1" not in found.best
+
+
+def test_two_models_and_their_baselines_are_more_chances_and_the_level_allows_for_them():
+    symbols = np.random.default_rng(16).integers(0, 2, 6000)
+    train, test = symbols[:3000], symbols[3000:]
+    noise = _noise(5, test.size)
+    sure = noise - noise.mean() - 0.0042  # 2.3 standard errors
+    marginal = np.full(test.size, 1.0)
+    options = {"ceiling": _ceiling(train, 2), "block": 1}
+    alone = judge(marginal + sure, marginal, test, **options)
+    assert alone.kind == "structure"
+    rivals = {"marginal": marginal, "order-1": marginal + 0.1, "order-2": marginal + 0.1, "xz": 1.2}
+    found = contest({"A": marginal + sure, "B": marginal + 0.1}, rivals, test, **options)
+    assert found.level == pytest.approx(1 - 0.05 / 5)
+    assert found.verdicts["A"].kind == found.kind == "at chance"
+    assert found.verdicts["A"].noticed > alone.gain.half_width
+
+
+def test_streams_whose_past_says_nothing_are_hardly_ever_said_to_have_structure():
+    claims, rng = 0, np.random.default_rng(17)
+    for _ in range(60):
+        symbols = rng.integers(0, 2, 4000)
+        train, test = symbols[:2000], symbols[2000:]
+        models = {name: 1 + rng.normal(0, 0.02, test.size) for name in "AB"}
+        found = _contest(models, test, train)
+        claims += found.kind != "at chance" or not found.best.startswith("none")
+    assert claims <= 3
+
+
+def test_a_contest_over_equal_symbols_or_a_single_one_claims_nothing():
+    train = np.arange(4000) % 5
+    for test, words in (
+        (np.zeros(2000, dtype=np.int64), "the held-out symbols are all equal: nothing to predict"),
+        (np.array([3]), "1 symbols are too few to notice any gain"),
+    ):
+        bits = np.full(test.size, 0.5)
+        found = _contest({"A": bits, "B": bits + 0.2}, test, train)
+        assert found.kind == "at chance"
+        assert words in found.sentence
+
+
+def test_a_contest_refuses_unpaired_arrays():
+    bits = np.ones(50)
+    table = {"marginal": bits, "order-1": bits, "xz": 1.0}
+    options = {"ceiling": ceiling([5, 5]), "block": 4}
+    with pytest.raises(ValueError, match="belong to the same symbols"):
+        contest({"A": bits, "B": bits[1:]}, table, np.arange(50) % 2, **options)
+    with pytest.raises(ValueError, match="broadcast"):
+        contest({"A": bits, "B": bits}, table | {"order-1": bits[1:]}, np.arange(50) % 2, **options)

@@ -1,12 +1,14 @@
 import os
+import sysconfig
 import wave
 
 import numpy as np
 import pytest
 
 from pyseq.cli.data import main
-from pyseq.data.stream_info import read_info
+from pyseq.data.stream_info import read_info, tokenizer_path
 from pyseq.data.streams import Markov1, make
+from pyseq.data.tokenizer import Tokenizer
 from pyseq.errors import UserError
 
 
@@ -67,6 +69,82 @@ def test_text_of_the_standard_library(tmp_path):
     assert info.count > 1_000_000
 
 
+TEXT = b"the cat sat on the mat, the rat on the hat\n\xff" * 30
+
+
+def test_tokens_by_byte_pairs(tmp_path, capsys):
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    for name in ("s.u16", "t.u16"):
+        line = ["text", str(tmp_path / "a.txt"), "--bpe", "270", "--out", str(tmp_path / name)]
+        assert main(line) == 0
+    out, size = tmp_path / "s.u16", len(TEXT)
+    info, tokenizer = read_info(out), Tokenizer.read(tokenizer_path(out))
+    assert tokenizer.decode(stored(out)) == TEXT
+    assert (info.alphabet, info.kind, info.tokenizer) == (270, "tokens", tokenizer.sha256)
+    assert (info.source_bytes, info.learned_bytes) == (size, size * 8 // 10)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        f"{out}: {info.count:,} symbols, alphabet 270, tokens, sha256 {info.sha256[:12]}",
+        f"{out}.tokenizer.json: {size / info.count:.3f} bytes/symbol, learned from the first "
+        f"{size * 8 // 10:,} of {size:,} bytes",
+    ]
+    for beside in ("", ".json", ".tokenizer.json"):  # the same text gives the same files
+        first, second = (tmp_path / f"{name}.u16{beside}" for name in "st")
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_fewer_tokens_than_asked_for_are_told(tmp_path, capsys):
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    line = ["text", str(tmp_path / "a.txt"), "--bpe", "5000", "--bpe_share", "1", "--out"]
+    assert main([*line, str(tmp_path / "s.u16")]) == 0
+    alphabet = read_info(tmp_path / "s.u16").alphabet
+    assert 270 < alphabet < 300
+    told = capsys.readouterr().out
+    assert f"alphabet {alphabet}, tokens" in told
+    assert "fewer than 5000 tokens: no other pair is in the text twice" in told
+
+
+def test_tokens_of_an_earlier_stream(tmp_path, capsys):
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    (tmp_path / "b.txt").write_bytes(b"a hat for the cat")
+    first, second = tmp_path / "a.u16", tmp_path / "b.u16"
+    main(["text", str(tmp_path / "a.txt"), "--bpe", "270", "--out", str(first)])
+    known = ["--tokenizer", str(tokenizer_path(first))]
+    assert main(["text", str(tmp_path / "b.txt"), *known, "--out", str(second)]) == 0
+    assert tokenizer_path(second).read_bytes() == tokenizer_path(first).read_bytes()
+    assert Tokenizer.read(tokenizer_path(second)).decode(stored(second)) == b"a hat for the cat"
+    assert read_info(second).learned_bytes == 0
+    assert "bytes/symbol, learned from another text" in capsys.readouterr().out
+
+
+def test_tokens_of_the_standard_library(tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "a.py").write_bytes(TEXT)
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path / "lib"))
+    out = tmp_path / "s.u16"
+    assert main(["text", "--stdlib", "--bpe", "260", "--out", str(out)]) == 0
+    assert Tokenizer.read(tokenizer_path(out)).decode(stored(out)) == TEXT
+    assert "standard library of" in read_info(out).source
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--bpe", "255"], "--bpe 255; 256 to 65536 tokens fit"),
+        (["--bpe", "65537"], "--bpe 65537; 256 to 65536 tokens fit"),
+        (["--bpe", "300", "--bpe_share", "0"], r"--bpe_share 0\.0; a share above 0"),
+        (["--bpe", "300", "--bpe_share", "1e-4"], "0 bytes are too little text for --bpe"),
+        (["--bpe", "300", "--tokenizer", "t.json"], "either --bpe or --tokenizer"),
+        (["--tokenizer", "none.json"], r"none\.json cannot be read: No such file"),
+    ],
+)
+def test_bad_tokens_leave_nothing(tmp_path, flags, words):
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    with pytest.raises(UserError, match=words):
+        main(["text", str(tmp_path / "a.txt"), *flags, "--out", str(tmp_path / "s.u16")])
+    assert names(tmp_path) == ["a.txt"]
+
+
 @pytest.mark.parametrize("sources", [[], ["a.txt", "--stdlib"]])
 def test_text_takes_paths_or_the_standard_library(tmp_path, sources):
     with pytest.raises(UserError, match="either files and folders or --stdlib"):
@@ -114,7 +192,7 @@ def test_a_symbol_outside_the_declared_alphabet_leaves_nothing(tmp_path):
     assert names(tmp_path) == ["a.npy"]
 
 
-@pytest.mark.parametrize("existing", ["s.u16", "s.u16.json"])
+@pytest.mark.parametrize("existing", ["s.u16", "s.u16.json", "s.u16.tokenizer.json"])
 def test_an_existing_output_needs_overwrite(tmp_path, existing):
     (tmp_path / existing).write_bytes(b"precious")
     command = ["synthetic", "uniform", "--count", "10", "--out", str(tmp_path / "s.u16")]
@@ -124,6 +202,7 @@ def test_an_existing_output_needs_overwrite(tmp_path, existing):
     assert names(tmp_path) == [existing]
     assert main([*command, "--overwrite"]) == 0
     assert read_info(tmp_path / "s.u16").count == 10
+    assert names(tmp_path) == ["s.u16", "s.u16.json"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +246,7 @@ def test_a_missing_or_too_long_output(tmp_path):
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        (["text"], ["--out", "--overwrite", "--pattern", "--stdlib"]),
+        (["text"], ["--out", "--overwrite", "--pattern", "--stdlib", "--bpe", "--tokenizer"]),
         (["wav"], ["--out", "--overwrite", "--channel"]),
         (["npy"], ["--out", "--overwrite", "--alphabet", "--kind"]),
         (["csv"], ["--column", "--delimiter", "--alphabet", "--kind"]),

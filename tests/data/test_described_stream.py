@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pyseq.data.described_stream import describe_stream, guess_kind
-from pyseq.data.stream_info import write_stream
+from pyseq.data.stream_info import tokenizer_path, write_stream
 from pyseq.data.streams import make
+from pyseq.data.tokenizer import Tokenizer
 from pyseq.errors import UserError
 
 
@@ -54,6 +55,85 @@ def test_shards_must_agree(tmp_path):
                      kind="tokens", source="a test")  # fmt: skip
     with pytest.raises(UserError, match="shards of one stream must agree"):
         describe_stream(str(tmp_path / "*.u16"))
+
+
+TEXT = b"to be or not to be, that is the question\n" * 30
+TOKENS = Tokenizer.learn([TEXT], 270)
+
+
+def write_tokens(path, text=TEXT, learned_bytes=0, tokenizer=TOKENS) -> str:
+    write_stream(path, [tokenizer.encode(text)], alphabet=tokenizer.alphabet, kind="tokens",
+                 source="a test", tokenizer=tokenizer, learned_bytes=learned_bytes)  # fmt: skip
+    return str(path)
+
+
+def test_tokens_come_with_their_tokenizer(tmp_path):
+    path = write_tokens(tmp_path / "s.u16")
+    described = describe_stream(path)
+    assert described.tokenizer.json == TOKENS.json
+    per_symbol = len(TEXT) / len(described.stream)
+    assert f"tokens: {per_symbol:.3f} bytes/symbol, by byte-pair encoding" in described.remarks
+    assert described.tokenizer.decode(described.stream[:].tolist()) == TEXT
+    assert describe_stream(raw(tmp_path / "t.u16", [5] * 50)).tokenizer is None
+    for other in (269, 271):
+        with pytest.raises(UserError, match=rf"of {other} does not fit this stream, .* 270 tokens"):
+            describe_stream(path, alphabet=other)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"{", "holds no tokenizer"),
+        (TOKENS.json.encode() + b" ", "is not the tokenizer that .* was made with"),
+    ],
+)
+def test_a_tokenizer_that_is_not_there_is_one_sentence(tmp_path, content, words):
+    path = write_tokens(tmp_path / "s.u16")
+    tokenizer_path(path).unlink()
+    if content is not None:
+        tokenizer_path(path).write_bytes(content)
+    with pytest.raises(UserError, match=rf"s\.u16\.tokenizer\.json {words}"):
+        describe_stream(path)
+
+
+def test_shards_of_tokens_must_have_one_tokenizer(tmp_path):
+    write_tokens(tmp_path / "a.u16")
+    other = Tokenizer.learn([TEXT[::-1]], 270)
+    assert other.alphabet == 270
+    write_tokens(tmp_path / "b.u16", tokenizer=other)
+    with pytest.raises(UserError, match="hold tokens of different tokenizers"):
+        describe_stream(str(tmp_path / "*.u16"))
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_tokens_that_tested_text_has_shaped_are_told(tmp_path, order):
+    """To the byte, and wherever the text that they were learned from lies in the stream."""
+    paths = {
+        "a": write_tokens(tmp_path / "a.u16", learned_bytes=100),
+        "b": write_tokens(tmp_path / "b.u16", TEXT[:123]),
+    }
+    described = describe_stream([paths[name] for name in order])
+    needed = 100 if order == "ab" else 223
+    assert described.learned_bytes == needed
+    lengths = TOKENS.lengths[described.stream[:].numpy()].cumsum()
+    assert lengths[-1] == len(TEXT) + 123
+    enough = int((lengths < needed).sum()) + 1  # symbols
+    assert described.learned_beyond(enough) is None
+    sentence = described.learned_beyond(enough - 1)
+    assert f"first {needed} bytes, and the test range begins after {lengths[enough - 2]}" in (
+        sentence
+    )
+    assert "tested text shaped them" in sentence
+    assert described.source_bytes(3, enough) == lengths[enough - 1] - lengths[2]
+    bare = describe_stream(raw(tmp_path / "c.u16", [5] * 9))
+    assert (bare.source_bytes(0, 9), bare.learned_beyond(0)) == (None, None)
+
+
+def test_a_glob_takes_no_tokenizer_for_a_shard(tmp_path):
+    write_tokens(tmp_path / "s.u16")
+    described = describe_stream(str(tmp_path / "s.u16*"))
+    assert [shard.path.name for shard in described.stream.shards] == ["s.u16"]
 
 
 def test_guesses():

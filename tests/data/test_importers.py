@@ -9,6 +9,7 @@ import pytest
 
 from pyseq.data import importers
 from pyseq.data.stream_info import write_stream
+from pyseq.data.tokenizer import Tokenizer
 from pyseq.errors import UserError
 
 
@@ -17,7 +18,7 @@ def symbols(imported):
     chunks = list(imported.chunks)
     assert all(chunk.dtype == np.uint16 and chunk.ndim == 1 for chunk in chunks)
     whole = np.concatenate(chunks)
-    assert len(whole) == imported.count
+    assert imported.count in (len(whole), None)
     assert whole.max() < imported.alphabet
     return whole
 
@@ -118,6 +119,65 @@ def test_standard_library_text():
 def test_a_python_without_source_files(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     assert f"{tmp_path} holds no *.py" in sentence(importers.stdlib_text)
+
+
+# byte pairs
+
+
+@pytest.fixture
+def prose(tmp_path):
+    """A text whose last fifth has words of its own."""
+    path = tmp_path / "prose.txt"
+    path.write_bytes(b"tick tock\n" * 80 + b"zigzag\xff zig\n" * 16 + b"tock\n")
+    return path
+
+
+def test_byte_pairs_give_back_the_text(prose, folder):
+    imported = importers.by_byte_pairs(lambda: importers.text([prose, folder]), 300)
+    assert imported.tokenizer is not None
+    assert (imported.alphabet, imported.kind) == (imported.tokenizer.alphabet, "tokens")
+    tokens = symbols(imported)
+    assert imported.tokenizer.decode(tokens) == prose.read_bytes() + b"AZ\xffB"
+    assert len(tokens) < 0.5 * prose.stat().st_size
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5, 0.79])
+def test_byte_pairs_are_learned_from_the_first_share_alone(prose, share):
+    imported = importers.by_byte_pairs(lambda: importers.text(prose), 300, share=share)
+    data = prose.read_bytes()
+    first = data[: int(share * len(data))]
+    assert imported.learned_bytes == len(first)
+    assert imported.tokenizer.json == Tokenizer.learn([first], 300).json
+    assert not any(b"zig" in token for token in imported.tokenizer.tokens)
+    everything = importers.by_byte_pairs(lambda: importers.text(prose), 300, share=1)
+    assert everything.learned_bytes == len(data)
+    assert b" zig" in everything.tokenizer.tokens
+    assert imported.source == (
+        f"byte-pair tokens learned from the first {len(first)} bytes of text: 1 file from {prose}"
+    )
+
+
+def test_tokens_of_another_text(prose, folder):
+    learned = importers.by_byte_pairs(lambda: importers.text(prose), 300).tokenizer
+    imported = importers.with_tokenizer(importers.text(folder), learned)
+    assert learned.decode(symbols(imported)) == b"AZ\xffB"
+    assert (imported.tokenizer, imported.learned_bytes) == (learned, 0)
+    assert "learned elsewhere" in imported.source
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
+def test_bad_shares(prose, share):
+    words = sentence(importers.by_byte_pairs, lambda: importers.text(prose), 300, share=share)
+    assert f"--bpe_share {share}; a share above 0 and up to 1 fits" in words
+
+
+@pytest.mark.parametrize("content", [b"x", b"abcdefghij", b"tick" + b"\n" * 50])
+def test_too_little_text_for_byte_pairs(tmp_path, content):
+    (tmp_path / "f").write_bytes(content)
+    words = sentence(importers.by_byte_pairs, lambda: importers.text(tmp_path / "f"), 300)
+    assert "bytes are too little text for --bpe" in words
+    bytes_alone = importers.by_byte_pairs(lambda: importers.text(tmp_path / "f"), 256)
+    assert bytes(symbols(bytes_alone).astype(np.uint8)) == content
 
 
 # wav

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import os
@@ -9,10 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyseq.data.stream_info import StreamInfo, info_path, read_info, write_stream
+from pyseq.data.stream_info import (
+    StreamInfo,
+    info_path,
+    read_info,
+    require_new,
+    tokenizer_path,
+    write_stream,
+)
+from pyseq.data.tokenizer import Tokenizer
 from pyseq.errors import UserError
 
 SYMBOLS = np.array([3, 0, 513, 65_535, 7], dtype=np.uint16)
+
+TEXT = b"to be or not to be, to be or not\n"
+TOKENS, OTHER_TOKENS = (Tokenizer.learn([TEXT], alphabet) for alphabet in (260, 259))
 
 
 def write(path, chunks=(SYMBOLS,), **changes):
@@ -20,17 +32,32 @@ def write(path, chunks=(SYMBOLS,), **changes):
     return write_stream(path, iter(chunks), **description)
 
 
+def write_tokens(path, tokenizer=TOKENS):
+    return write(
+        path,
+        [tokenizer.encode(TEXT)],
+        alphabet=tokenizer.alphabet,
+        kind="tokens",
+        tokenizer=tokenizer,
+        learned_bytes=20,
+    )
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
 def is_whole(path):
-    """No leftovers, and the JSON, if there is one, is that of the stream."""
-    info = read_info(path)
+    """No leftovers, and JSON and tokenizer, if they are there, are those of the stream."""
+    info, tokenizer = read_info(path), tokenizer_path(path)
+    allowed = {"s.u16", "s.u16.json", "s.u16.tokenizer.json"}
+    if not set(names(path.parent)) <= allowed or (info is None and tokenizer.exists()):
+        return False
+    if info is None:
+        return True
     hashed = hashlib.sha256(path.read_bytes()).hexdigest()
-    return set(names(path.parent)) <= {"s.u16", "s.u16.json"} and (
-        info is None or info.sha256 == hashed
-    )
+    known = hashlib.sha256(tokenizer.read_bytes()).hexdigest() if tokenizer.exists() else None
+    return (info.sha256, info.tokenizer) == (hashed, known)
 
 
 def test_bytes_are_little_endian_and_hashed(tmp_path):
@@ -50,6 +77,33 @@ def test_json_is_readable_and_has_a_version(tmp_path):
     assert info_path(tmp_path / "s.u16") == tmp_path / "s.u16.json"
     assert json.loads(text)["version"] == 1
     assert '\n  "source": "Zürich, channel 0",\n' in text
+    assert "null" not in text
+
+
+def test_tokens_have_their_tokenizer_beside_them(tmp_path):
+    path = tmp_path / "s.u16"
+    info = write_tokens(path)
+    assert names(tmp_path) == ["s.u16", "s.u16.json", "s.u16.tokenizer.json"]
+    assert tokenizer_path(path).read_text() == TOKENS.json
+    assert (info.tokenizer, info.alphabet) == (TOKENS.sha256, 260)
+    assert (info.source_bytes, info.learned_bytes) == (len(TEXT), 20)
+    assert info.count == len(TOKENS.encode(TEXT)) < len(TEXT)
+    assert read_info(path) == info
+    assert is_whole(path)
+
+
+def test_a_stream_without_a_tokenizer_takes_an_older_one_away(tmp_path):
+    write_tokens(tmp_path / "s.u16")
+    assert write(tmp_path / "s.u16").tokenizer is None
+    assert names(tmp_path) == ["s.u16", "s.u16.json"]
+
+
+@pytest.mark.parametrize("taken", ["s.u16", "s.u16.json", "s.u16.tokenizer.json"])
+def test_an_output_is_new_only_without_any_of_its_files(tmp_path, taken):
+    require_new(tmp_path / "s.u16")
+    (tmp_path / taken).write_bytes(b"x")
+    with pytest.raises(UserError, match=f"{taken} exists already"):
+        require_new(tmp_path / "s.u16")
 
 
 @settings(max_examples=40, deadline=None)
@@ -162,38 +216,49 @@ def test_success_replaces_the_older_pair(tmp_path):
     assert is_whole(path)
 
 
-@pytest.mark.parametrize("older_json", [False, True])
+@pytest.mark.parametrize("older", ["alone", "described", "tokens"])
+@pytest.mark.parametrize("newer", ["described", "tokens"])
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("call", [1, 2, 3])
 def test_an_interrupt_while_renaming_pairs_no_stream_with_another_json(
-    tmp_path, monkeypatch, call, after, older_json
+    tmp_path, monkeypatch, after, newer, older
 ):
-    path = tmp_path / "s.u16"
-    write(path, [SYMBOLS[:1]])
-    old = path.read_bytes()
-    if not older_json:
-        info_path(path).unlink()
-    calls, replace = [], os.replace
+    replace = os.replace
+    fates = set()
+    for stop in range(1, 6):  # of at most five renames, each is interrupted once
+        path = tmp_path / str(stop) / "s.u16"
+        path.parent.mkdir()
+        if older == "tokens":
+            write_tokens(path, OTHER_TOKENS)
+        else:
+            write(path, [SYMBOLS[:1]])
+        if older == "alone":
+            info_path(path).unlink()
+        before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+        renamed = 0
 
-    def interrupted(source, target):
-        calls.append(target)
-        if len(calls) == call and not after:
-            raise KeyboardInterrupt
-        replace(source, target)
-        if len(calls) == call:
-            raise KeyboardInterrupt
+        def interrupted(source, target):
+            nonlocal renamed
+            if not os.path.exists(source):
+                return replace(source, target)  # which raises
+            renamed += 1
+            if renamed == stop and not after:  # noqa: B023
+                raise KeyboardInterrupt
+            replace(source, target)
+            if renamed == stop:  # noqa: B023
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", interrupted)
-    # without an older JSON the first rename finds nothing, and cannot be interrupted after it
-    if call == 1 and after and not older_json:
-        write(path)
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            write(path)
-    assert path.read_bytes() in (old, SYMBOLS.astype("<u2").tobytes())
-    assert is_whole(path)
-    described = older_json if path.read_bytes() == old else (call, after) != (3, False)
-    assert (read_info(path) is not None) == described
+        monkeypatch.setattr(os, "replace", interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
+            write_tokens(path) if newer == "tokens" else write(path)
+        monkeypatch.undo()
+        restored = {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+        if not restored:
+            assert path.read_bytes() != before["s.u16"]
+            orphan = tokenizer_path(path)
+            assert is_whole(path) or (not info_path(path).exists() and orphan.exists())
+        fates.add(restored)
+    # without anything older beside the stream, the first rename is the one that decides
+    assert fates == ({False} if after and older == "alone" else {True, False})
 
 
 def test_a_missing_folder(tmp_path):
@@ -213,7 +278,7 @@ def test_a_folder_that_cannot_be_written():
         write("/proc/self/s.u16")
 
 
-@pytest.mark.parametrize("taken", ["s.u16", "s.u16.json"])
+@pytest.mark.parametrize("taken", ["s.u16", "s.u16.json", "s.u16.tokenizer.json"])
 def test_a_folder_in_place_of_the_output(tmp_path, taken):
     (tmp_path / taken).mkdir()
     with pytest.raises(UserError, match="is a folder"):
@@ -257,6 +322,16 @@ GOOD = {
 }
 
 
+OF_TOKENS = {"tokenizer": "1" * 64, "source_bytes": 5, "learned_bytes": 4}
+
+
+def test_a_description_of_tokens_has_all_three_fields(tmp_path):
+    (tmp_path / "s.u16.json").write_text(json.dumps(GOOD | OF_TOKENS))
+    assert read_info(tmp_path / "s.u16") == StreamInfo(
+        10, "values", "x", 2, "0" * 64, None, None, "1" * 64, 5, 4
+    )
+
+
 def test_entropies_may_be_left_out(tmp_path):
     (tmp_path / "s.u16.json").write_text(json.dumps(GOOD))
     assert read_info(tmp_path / "s.u16") == StreamInfo(10, "values", "x", 2, "0" * 64)
@@ -277,6 +352,12 @@ def test_entropies_may_be_left_out(tmp_path):
         (GOOD | {"count": 0}, "count is 0"),
         (GOOD | {"sha256": "0" * 63}, "64 lower-case"),
         (GOOD | {"sha256": 5}, "64 lower-case"),
+        (GOOD | OF_TOKENS | {"tokenizer": None}, "tokenizer is None; 64 lower-case"),
+        (GOOD | OF_TOKENS | {"tokenizer": "1"}, "tokenizer is '1'; 64 lower-case"),
+        (GOOD | OF_TOKENS | {"learned_bytes": 6}, "learned_bytes is 6 and source_bytes is 5"),
+        (GOOD | OF_TOKENS | {"learned_bytes": -1}, "learned_bytes is -1"),
+        (GOOD | OF_TOKENS | {"source_bytes": "5"}, "source_bytes is '5'"),
+        (GOOD | OF_TOKENS | {"learned_bytes": None}, "learned_bytes is None"),
         (GOOD | {"entropy_rate": 3.4}, r"entropy_rate is 3\.4; 0\.\.3\.32193 bits"),
     ],
 )

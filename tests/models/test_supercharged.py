@@ -49,7 +49,9 @@ SWITCHES = [
 REACHES = [{"local_reach": 1}, {"local_reach": 2, "patch": 1}, {"local_reach": 11, "patch": 3}]
 
 
-@pytest.mark.parametrize("options", SWITCHES + REACHES, ids=lambda x: "-".join(map(str, x.values())))
+@pytest.mark.parametrize(
+    "options", SWITCHES + REACHES, ids=lambda x: "-".join(map(str, x.values()))
+)
 def test_the_future_does_not_matter(options):
     """Within patches of 8, at their borders, in training and in serving."""
     model = make(dropout=0.0, **options)
@@ -111,7 +113,7 @@ def test_loss_and_objective_by_hand(options):
             hidden = model.hidden(window[:, :-1])
             for steps, ahead in enumerate(model.look_ahead(hidden), start=2):
                 later = torch.log_softmax(model.head(ahead[:, : 30 - steps]), -1)
-                expected = expected - 0.1 * later.gather(-1, window[:, steps:, None]).mean() / 3
+                expected = expected - 0.03 * later.gather(-1, window[:, steps:, None]).mean() / 3
         found, beside = model.objective(window)
         assert torch.allclose(model.loss(window), loss, atol=1e-5)
         assert torch.allclose(beside, loss, atol=1e-5)

@@ -138,6 +138,7 @@ def test_errors(layer, sizes, options, message):
 def test_docstrings_name_every_parameter():
     assert undocumented_parameters(SelfAttention) == []
     assert undocumented_parameters(SelfAttention.forward) == []
+    assert undocumented_parameters(SelfAttention.weights) == []
 
 
 @EVERY
@@ -189,3 +190,96 @@ def test_print_tells_the_settings():
 
 def test_as_many_key_heads_as_heads():
     assert CosineAttention(60, 6, None).key_heads == HardAttention(60, 6).key_heads == 6
+
+
+def rotated(x):
+    """Rotary positions as complex numbers: x (B, H, T, 8) turned by position * 10000^(-i/4)."""
+    speed = 10000.0 ** (-torch.arange(4, dtype=torch.float64) / 4)
+    turn = torch.polar(torch.ones(1, 1).double(), torch.arange(x.shape[2])[:, None] * speed)
+    turned = torch.complex(x[..., :4].double(), x[..., 4:].double()) * turn
+    return torch.cat((turned.real, turned.imag), -1).float()
+
+
+def direct_weights(attention, x, *, norm, scale, rope, window=None, prefix=0, rule="soft"):
+    """The weights as one would write them down, of a layer of 4 query and 2 key heads."""
+    joint = attention.query_key_value(x).unflatten(-1, (8, 8)).transpose(1, 2)
+    query, key = joint[:, :4], joint[:, 4:6].repeat_interleave(2, 1)
+    if norm == "l2":
+        query, key = (y / y.norm(dim=-1, keepdim=True) for y in (query, key))
+    elif norm == "rms":
+        query, key = (y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt() for y in (query, key))
+    if rope is not None:
+        query, key = rotated(query), rotated(key)
+    logits = scale * query @ key.mT
+    T = x.shape[1]
+    ahead = torch.arange(T)[:, None] - torch.arange(T)
+    hidden = (ahead < 0) if window is None else (ahead < 0) | (ahead >= window)
+    hidden[:, :prefix] = False
+    logits = logits.masked_fill(hidden, -torch.inf)
+    if rule == "hard":
+        return torch.nn.functional.one_hot(logits.argmax(-1), T).float()
+    weights = torch.softmax(logits, -1)
+    if rule == "adaptive":
+        H = torch.special.entr(weights).sum(-1, keepdim=True)
+        beta = -0.037 * H**4 + 0.481 * H**3 - 2.3 * H**2 + 4.917 * H - 1.791
+        beta = torch.where((H > 0.5) & (beta > 1), beta, 1)
+        weights = torch.softmax(beta * logits, -1)
+    return weights
+
+
+COSINE = {"norm": "l2", "scale": 10.0}
+DOT = {"norm": None, "scale": 8**-0.5}
+
+
+@pytest.mark.parametrize("rope", [None, RotaryEmbedding(8)], ids=["plain", "rope"])
+@pytest.mark.parametrize(
+    ("layer", "training", "direct"),
+    [
+        (CosineAttention, False, COSINE),
+        (partial(CosineAttention, window=3), False, COSINE | {"window": 3}),
+        (partial(CosineAttention, window=3, prefix=2), False, COSINE | {"window": 3, "prefix": 2}),
+        (
+            partial(CosineAttention, norm="rms", scale_init=0.3),
+            False,
+            {"norm": "rms", "scale": 0.3},
+        ),
+        (HardAttention, False, DOT | {"rule": "hard"}),
+        (HardAttention, True, DOT),
+        (partial(HardAttention, train="straight_through"), True, DOT | {"rule": "hard"}),
+        (partial(HardAttention, serve="soft"), False, DOT),
+        (partial(HardAttention, serve="adaptive"), False, DOT | {"rule": "adaptive"}),
+        (AdaptiveAttention, True, DOT),
+        (AdaptiveAttention, False, DOT | {"rule": "adaptive"}),
+    ],
+)
+def test_weights_are_those_of_the_formula(layer, training, direct, rope):
+    attention = make(layer, rope=rope).train(training)
+    x = 3 * torch.randn(2, 19, 32)  # three pieces of head_dim keys, the last one smaller
+    weights = attention.weights(x)
+    assert weights.shape == (2, 4, 19, 19)
+    assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 19), atol=1e-5)
+    assert torch.allclose(weights, direct_weights(attention, x, rope=rope, **direct), atol=1e-5)
+
+
+@EVERY
+@pytest.mark.parametrize(("T", "first", "stop"), [(11, 3, 10), (11, 0, 1), (11, 5, 5), (0, 0, 0)])
+def test_weights_of_some_keys(layer, T, first, stop):
+    attention = make(layer)
+    x = torch.randn(2, T, 32)
+    some = attention.weights(x, first=first, stop=stop)
+    assert some.shape == (2, 4, T, stop - first)
+    assert torch.equal(some, attention.weights(x)[..., first:stop])
+
+
+def test_what_sees_all_has_weights_on_all():
+    weights = make(CosineAttention, causal=False).weights(torch.randn(1, 6, 32))
+    assert weights.min() > 0
+    assert torch.allclose(weights.sum(-1), torch.ones(1, 4, 6))
+
+
+@pytest.mark.parametrize("keys", [{"first": -1}, {"stop": 12}, {"first": 5, "stop": 4}])
+def test_weights_of_keys_that_are_not_there(keys):
+    with pytest.raises(ValueError, match=r"CosineAttention: keys .* <= 11 fits"):
+        make(CosineAttention).weights(torch.zeros(1, 11, 32), **keys)
+    with pytest.raises(ValueError, match=r"x has shape \(11, 32\)"):
+        make(CosineAttention).weights(torch.zeros(11, 32))

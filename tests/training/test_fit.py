@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,20 +23,14 @@ from pyseq.training.fit import fit
 from pyseq.training.metrics_file import MetricsFile
 from pyseq.training.run import prepare, run_folder
 from pyseq.training.schedules import rate_factor
-
-SMALL = {"d_model": 32, "nlayers": 1, "nhead": 2, "dim_ff": 48, "seq_len": 32, "batch": 16,
-         "eval_symbols": 1000, "eval_every": 20, "log_every": 5, "lr": 3e-3}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def markov(tmp_path_factory):
-    path = tmp_path_factory.mktemp("stream") / "markov.u16"
-    make("markov1").generate(30_000, 0).numpy().astype("<u2").tofile(path)
-    return str(path)
-
-
-def config(path, folder, **changes) -> TrainConfig:
-    return TrainConfig(u16_path=path, ckpt=str(folder / "model.pt"), **(SMALL | changes))
+from tests.training.small_runs import (
+    SMALL,
+    act_in,
+    assert_alike,
+    assert_logged_once,
+    config,
+    rows,
+)
 
 
 def test_a_run_leaves_what_it_promises(markov, tmp_path):
@@ -80,59 +75,113 @@ class Killed(Exception):
     """Stands for a kill: nothing that the training catches or cleans up after."""
 
 
-def stop_at(patch, step: int, hook: str) -> None:
-    """Let a training die in `hook` of its last callback at optimiser step `step`."""
-
-    def die(self, trainer, module, *_):
+def die_at(step: int):
+    def act(trainer):
         if trainer.global_step == step:
             raise Killed
 
-    patch.setattr(fit_module.callbacks.StopAtTime, hook, die, raising=False)
+    return act
 
 
-def final(folder) -> tuple[dict, list[dict], dict]:
-    """Parameters, metrics and best model of the run in `folder`."""
-    state = SafetensorsCheckpointIO().load_checkpoint(folder / "model.run" / "last")
-    kept = ("step", "epoch", "symbols", "train_bits", "val_bits", "lr")
-    rows = [{k: r[k] for k in kept if k in r} for r in MetricsFile.read(folder / "model.run")]
-    return state["state_dict"], rows, safetensors.torch.load_file(folder / "model.pt")
+def fit_until(patch, hook: str, step: int, settings: TrainConfig) -> None:
+    """Let a training die at optimiser step `step`."""
+    with patch.context() as once:
+        act_in(once, hook, die_at(step))
+        with pytest.raises(Killed):
+            fit(prepare(settings))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"gradient_accumulation": 3},
-        {"dropout": 0.2, "optimizer": "sgd"},
-        {"model": "supercharged", "nlayers": 3, "local_width": 32, "stochastic_depth": 0.2},
-        {"save_every": 10},  # checkpoint and validation at the same steps
-        {"save_every": 20, "lr": 0.1},  # the best model is one of the first
-    ],
-)
+CHANGES = {
+    "plain": {},
+    "accumulating": {"gradient_accumulation": 3},
+    "saved while accumulating": {"gradient_accumulation": 3, "save_every": 10},
+    "sgd": {"dropout": 0.2, "optimizer": "sgd"},
+    "supercharged": {"model": "supercharged", "nlayers": 3, "local_width": 32,
+                     "stochastic_depth": 0.2},
+    "saved with validations": {"save_every": 10},
+    "best at first": {"save_every": 20, "lr": 0.1},
+    "unvalidated last step": {"eval_every": 15},
+}  # fmt: skip
+
+
+def resumable(path, folder, name: str, **more) -> TrainConfig:
+    folder.mkdir(exist_ok=True)
+    settings = {"max_steps": 40, "epochs": 5, "save_every": 17, "eval_every": 10}
+    return config(path, folder, **(settings | CHANGES[name] | more))
+
+
+@pytest.fixture(scope="module")
+def whole_run(markov, tmp_path_factory):
+    """Folders of uninterrupted runs."""
+    folders = tmp_path_factory.mktemp("whole")
+
+    def folder(name: str):
+        if not (folders / name).exists():
+            fit(prepare(resumable(markov, folders / name, name)))
+        return folders / name
+
+    return folder
+
+
+@pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize(
     ("step", "hook"),
-    [(19, "on_train_batch_end"), (20, "on_train_batch_end"), (31, "on_train_batch_start")],
+    [
+        (19, "on_train_batch_end"),
+        (20, "on_train_batch_end"),
+        (31, "on_train_batch_start"),
+        (40, "on_validation_end"),
+        (40, "on_train_end"),
+    ],
 )
 def test_resuming_ends_where_the_uninterrupted_run_ends(
-    markov, tmp_path, monkeypatch, changes, step, hook
+    markov, tmp_path, monkeypatch, whole_run, unevaluated, name, step, hook
 ):
     """Killed and resumed: parameters, rows and best model bit for bit those of one run."""
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
-    settings = {"max_steps": 40, "epochs": 5, "save_every": 17, "eval_every": 10, **changes}
-    fit(prepare(config(markov, tmp_path / "whole", **settings)))
-    with monkeypatch.context() as patch:
-        stop_at(patch, step, hook)
-        with pytest.raises(Killed):
-            fit(prepare(config(markov, tmp_path / "parts", **settings)))
-    fit(prepare(config(markov, tmp_path / "parts", **settings, resume="auto")))
-    for whole, parts in zip(final(tmp_path / "whole"), final(tmp_path / "parts"), strict=True):
-        if isinstance(whole, list):
-            assert parts == whole
-            continue
-        assert whole.keys() == parts.keys()
-        for name, tensor in whole.items():
-            assert torch.equal(parts[name], tensor), name
+    fit_until(monkeypatch, hook, step, resumable(markov, tmp_path, name))
+    fit(prepare(resumable(markov, tmp_path, name, resume="auto")))
+    assert_alike(whole_run(name), tmp_path)
+    assert_logged_once(tmp_path)
+
+
+def test_a_state_is_saved_at_whole_steps_only(
+    markov, tmp_path, monkeypatch, whole_run, unevaluated
+):
+    """Resumed at a step that is saved, then killed while the gradients of the next accumulate."""
+    name = "saved while accumulating"
+    fit_until(monkeypatch, "on_train_batch_end", 15, resumable(markov, tmp_path, name))
+    again = resumable(markov, tmp_path, name, resume="auto")
+    fit_until(monkeypatch, "on_train_batch_start", 11, again)
+    fit(prepare(again))
+    assert_alike(whole_run(name), tmp_path)
+
+
+def test_early_stopping_stops_where_it_would_have(markov, tmp_path, monkeypatch, unevaluated):
+    """Also if the kill comes just after the state with the last straw was saved."""
+    settings = {"max_steps": 400, "epochs": 50, "eval_every": 10, "save_every": 10, "patience": 2,
+                "lr": 1e-9}  # fmt: skip
+    fit_until(monkeypatch, "on_train_end", 30, config(markov, tmp_path, **settings))
+    fit(prepare(config(markov, tmp_path, **settings, resume="auto")))
+    assert rows(tmp_path)[-1]["step"] == 30
+
+
+def test_a_resumed_run_has_the_best_model_of_its_own_past(
+    markov, tmp_path, monkeypatch, unevaluated
+):
+    """A model that was written after the last state was saved is of a future that may not come."""
+    settings = resumable(markov, tmp_path, "plain")
+    fit_until(monkeypatch, "on_train_batch_end", 18, settings)  # saved at 17, validated at 10
+    best = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.run").rename(tmp_path / "kept")
+    fit_until(monkeypatch, "on_train_batch_end", 21, settings)
+    assert (tmp_path / "model.pt").read_bytes() != best
+    shutil.rmtree(tmp_path / "model.run")
+    (tmp_path / "kept").rename(tmp_path / "model.run")
+    again = resumable(markov, tmp_path, "plain", resume="auto")
+    fit_until(monkeypatch, "on_train_batch_start", 17, again)
+    found = safetensors.torch.load_file(tmp_path / "model.pt")
+    for name, tensor in safetensors.torch.load(best).items():
+        assert torch.equal(found[name], tensor)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +221,34 @@ def test_other_data_is_refused_unless_asked_for(markov, tmp_path):
     fit(prepare(config(other, tmp_path, **settings, resume="auto", ignore_fingerprint=True)))
 
 
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("config.yaml", lambda path: path.unlink()),
+        ("config.yaml", lambda path: path.write_text("")),
+        ("config.yaml", lambda path: path.write_bytes(b"\0\xff")),
+        ("config.yaml", lambda path: path.write_text("a: [")),
+        ("last/tensors-*", lambda path: path.unlink()),
+        ("last/state.json", lambda path: path.write_text("{")),
+    ],
+)
+def test_a_damaged_run_is_neither_resumed_nor_overwritten(
+    markov, tmp_path, monkeypatch, unevaluated, file, damage
+):
+    settings = resumable(markov, tmp_path, "plain", resume="auto")
+    fit_until(monkeypatch, "on_train_batch_end", 18, settings)
+    (found,) = (tmp_path / "model.run").glob(file)
+    damage(found)
+    before = sorted((tmp_path / "model.run").rglob("*"))
+    with pytest.raises(UserError, match=r"read: .*--resume never begins anew") as error:
+        fit(prepare(settings))
+    assert "\n" not in str(error.value)
+    assert sorted((tmp_path / "model.run").rglob("*")) == before
+
+
 def test_a_fresh_run_leaves_no_state_of_the_last_one(markov, tmp_path, monkeypatch):
     fit(prepare(config(markov, tmp_path, max_steps=20)))
-    with monkeypatch.context() as patch:
-        stop_at(patch, 3, "on_train_batch_end")
-        with pytest.raises(Killed):
-            fit(prepare(config(markov, tmp_path, max_steps=20, seed=7)))
+    fit_until(monkeypatch, "on_train_batch_end", 3, config(markov, tmp_path, max_steps=20, seed=7))
     assert not (tmp_path / "model.run" / "last").exists()
     assert not (tmp_path / "model.run" / "report.html").exists()
 
@@ -300,16 +371,9 @@ def test_the_progress_bar_shows_bits_and_the_ceiling(markov, tmp_path, monkeypat
 
 
 def test_tensorboard_holds_the_same_numbers(markov, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     fit(prepare(config(markov, tmp_path, max_steps=20)))
     fit(prepare(config(markov, tmp_path, max_steps=20)))  # a fresh run starts its events anew
-    events = EventAccumulator(str(tmp_path / "model.run" / "tensorboard"))
-    events.Reload()
-    rows = MetricsFile.read(tmp_path / "model.run")
-    for name in ("train_bits", "val_bits", "lr"):
-        logged = {(e.step, round(e.value, 4)) for e in events.Scalars(name)}
-        assert logged == {(r["step"], round(r[name], 4)) for r in rows if r.get(name) is not None}
+    assert_logged_once(tmp_path)
 
 
 def test_max_samples_limits_the_training_range_only(markov, tmp_path):

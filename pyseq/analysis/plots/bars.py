@@ -1,0 +1,123 @@
+"""Bars of bits per symbol: beside the baselines, and for each head or scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pyseq.analysis.ceilings import Ceiling
+from pyseq.analysis.intervals import Interval
+from pyseq.analysis.plots.drawing import (
+    INK,
+    LINE,
+    MAIN,
+    QUIET,
+    SECOND,
+    SOFT,
+    add_legend,
+    new_axes,
+    shortened,
+    to_svg,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Bits = Interval | float
+
+
+def bits_chart(rows: Sequence[tuple[str, Bits]], ceiling: Ceiling, *, highlight: str) -> str:
+    """Horizontal bars of bits per symbol, with intervals and the ceiling's lines.
+
+    Args:
+        rows (sequence of (name, Interval or float)): bits per symbol, drawn from top to bottom.
+        ceiling (Ceiling): drawn as a line at its bits, and a fainter one at uniform_bits.
+        highlight (str): the name whose bar takes the main colour.
+
+    Returns:
+        str: an svg element.
+    """
+    axes = new_axes(0.34 * len(rows) + 0.95)
+    values = [value_of(bits) for _, bits in rows]
+    colours = [MAIN if name == highlight else QUIET for name, _ in rows]
+    axes.barh(np.arange(len(rows)), values, height=0.62, color=colours)
+    for y, (_, bits) in enumerate(rows):
+        _whisker(axes, y, bits)
+        _number(axes, y, bits)
+    even = f"guessing evenly {ceiling.uniform_bits:.4f}"
+    axes.axvline(ceiling.uniform_bits, color=SOFT, linewidth=1.2, linestyle=":", label=even)
+    allowed = f"{ceiling.allowance} {ceiling.bits:.4f}"
+    axes.axvline(ceiling.bits, color=SECOND, linewidth=1.4, linestyle="--", label=allowed)
+    axes.set_xlim(0, 1.03 * max(*values, ceiling.uniform_bits, 1e-9))
+    _finish(axes, [name for name, _ in rows])
+    return to_svg(axes, "bits")
+
+
+def grouped_bits_chart(
+    groups: Sequence[tuple[str, Bits, Bits]],
+    name: str,
+    *,
+    ceilings: Sequence[float] | None = None,
+) -> str:
+    """For each group the model's bits per symbol above the marginal's.
+
+    Args:
+        groups (sequence of (name, Interval or float, Interval or float)): of each group the bits
+            per symbol of the model and of the marginal, drawn from top to bottom.
+        name (str): what the ids of the picture begin with.
+        ceilings (sequence of float or None): bits per symbol that independent symbols allow, one
+            for each group, drawn as a line across its bars.
+
+    Returns:
+        str: an svg element; empty without a group.
+    """
+    if not groups:
+        return ""
+    axes = new_axes(0.58 * len(groups) + 0.95)
+    at = np.arange(len(groups))
+    sides = (("model", MAIN, [of for _, of, _ in groups]),
+             ("marginal", QUIET, [of for _, _, of in groups]))  # fmt: skip
+    for above, (label, colour, bits) in zip((-0.18, 0.18), sides, strict=True):
+        axes.barh(at + above, [value_of(b) for b in bits], height=0.32, color=colour, label=label)
+        for y, found in zip(at + above, bits, strict=True):
+            _whisker(axes, y, found)
+            _number(axes, y, found)
+    if ceilings is not None:
+        label = "independent symbols allow"
+        axes.vlines(ceilings, at - 0.42, at + 0.42, color=SECOND, lw=1.6, ls="--", label=label)
+    shown = [value_of(bits) for _, *both in groups for bits in both]
+    axes.set_xlim(0, 1.03 * max(*shown, *(ceilings or ()), 1e-9))
+    _finish(axes, [group[0] for group in groups])
+    return to_svg(axes, name)
+
+
+def value_of(bits: Bits) -> float:
+    """The estimate without its interval."""
+    return bits.value if isinstance(bits, Interval) else bits
+
+
+def _whisker(axes: Axes, y: float, bits: Bits) -> None:
+    """The interval, where there is a finite one."""
+    if isinstance(bits, Interval) and 0 < bits.half_width < math.inf:
+        axes.plot([bits.low, bits.high], [y, y], color=INK, linewidth=1.6)
+
+
+def _number(axes: Axes, y: float, bits: Bits) -> None:
+    """The estimate in figures, right of the axes."""
+    beside = axes.get_yaxis_transform()
+    text = f"{value_of(bits):.4f}"
+    axes.text(1.01, y, text, va="center", fontsize=9, color=INK, transform=beside)
+
+
+def _finish(axes: Axes, names: Sequence[str]) -> None:
+    """Names, from top to bottom, legend and the axis of bits."""
+    axes.set_yticks(np.arange(len(names)), [shortened(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    add_legend(axes)
+    axes.set_xlabel("bits/symbol, less is better")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(axis="x", color=LINE, linewidth=0.6)
