@@ -83,10 +83,10 @@ BUDGET = ("steps", "symbols", "seconds", "symbols_per_second", "mflop_per_symbol
 # Attributes of a model whose parameters all belong to one component; elsewhere the layer decides.
 _ATTRIBUTES = {
     "embedding": "embedding",
-    "value_projection": "embedding",
     "patches": "patch reader",
     "memory": "memory tokens",
     "context": "local decoder",
+    "reach": "local decoder",
     "local_blocks": "local decoder",
     "local_norm": "local decoder",
     "head": "head",

@@ -72,6 +72,10 @@ def main(arguments: list[str]) -> int:
         ("scored", f"symbols {start + 1:,} to {stop - 1:,} of {len(stream):,}"),
         ("counted by the baselines", f"symbols {counted[0]:,} to {counted[1] - 1:,}"),
     ]
+    about_tokens = described.learned_beyond(start)
+    if about_tokens is not None:
+        subject, _, fact = about_tokens.partition(": ")
+        facts.append((subject, fact))
     for name, fact in facts[2:]:
         print(f"{name}: {fact}")
     scored, seq_len = (start, stop), config.seq_len or card.seq_len

@@ -2,14 +2,19 @@
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyseq.data.stream_info import MAX_ALPHABET
 from pyseq.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
 
 PIECE_BYTES = 2**16  # tokenized at a time by one thread
 BATCH = 16  # pieces
@@ -64,11 +69,11 @@ class Tokenizer:
         numbers = self._library.get_vocab()
         characters = sorted(numbers, key=numbers.__getitem__)
         if (
-            self._library.normalizer is not None
+            _rules(self._library) != _rules(_unlearned())
             or characters[:256] != BYTES
             or [numbers[token] for token in characters] != list(range(len(numbers)))
             or len(numbers) > MAX_ALPHABET
-            or max("".join(characters)) > BYTES[-1]
+            or not all(token and max(token) <= BYTES[-1] for token in characters)
         ):
             raise UserError("no tokenizer whose tokens are bytes, as pyseq data makes them")
         self.tokens = tuple(token.encode(CHARACTERS) for token in characters)
@@ -91,14 +96,11 @@ class Tokenizer:
         Raises:
             UserError: the alphabet is out of its range.
         """
-        from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
-        from tokenizers import Tokenizer as Library
+        from tokenizers import trainers
 
         if not 256 <= alphabet <= MAX_ALPHABET:
             raise UserError(f"--bpe {alphabet}; 256 to {MAX_ALPHABET} tokens fit")
-        library = Library(models.BPE())
-        library.pre_tokenizer = pre_tokenizers.Split(Regex(BORDERS), "isolated")
-        library.decoder = decoders.Fuse()
+        library = _unlearned()
         trainer = trainers.BpeTrainer(
             vocab_size=alphabet, min_frequency=2, initial_alphabet=BYTES, show_progress=False
         )
@@ -174,6 +176,25 @@ class Bytes:
 
 
 Codec = Tokenizer | Bytes
+
+
+def _unlearned() -> "Library":
+    """A tokenizer of the library before it has learned any token."""
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Library
+
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.Split(Regex(BORDERS), "isolated")
+    library.decoder = decoders.Fuse()
+    return library
+
+
+def _rules(library: "Library") -> dict[str, Any]:
+    """All that is not learned; with other rules bytes might not come back."""
+    rules = json.loads(library.to_str())
+    for learned in ("vocab", "merges"):
+        rules["model"].pop(learned, None)
+    return rules
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pyseq.errors import UserError
+from pyseq.models.class_embedding import ClassEmbedding
 from pyseq.models.sequence_model import SequenceModel
 from pyseq.nn import CosineAttention, KeyValueCache, RotaryEmbedding, SwiGLU
 from pyseq.ops.scale_cross_entropy import scale_cross_entropy
@@ -88,9 +89,7 @@ class Baseline(SequenceModel):
         super().__init__()
         self.config = config
         width = config.d_model
-        self.embedding = nn.Embedding(config.classes + config.mask_symbol, width)
-        # Values that lie close together should look alike before anything is learned about them.
-        self.value_projection = nn.Linear(1, width, bias=False) if config.kind == "values" else None
+        self.embedding = ClassEmbedding(config.classes, width, config.kind, config.mask_symbol)
         rope = RotaryEmbedding(width // config.nhead)
         self.blocks = nn.ModuleList(Block(config, rope) for _ in range(config.nlayers))
         self.norm = nn.RMSNorm(width, eps=1e-6)
@@ -118,10 +117,6 @@ class Baseline(SequenceModel):
             cache (list of KeyValueCache | None): as for `forward`.
         """
         x = self.embedding(symbols)
-        if self.value_projection is not None:
-            centre = (self.config.classes - 1) / 2
-            values = (symbols.to(x.dtype) - centre) / max(centre, 1.0)  # in [-1, 1]
-            x = x + self.value_projection(values[..., None])
         for index, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache[index])
         return self.norm(x)
@@ -157,7 +152,7 @@ class Baseline(SequenceModel):
             seq_len (int): symbols in a window; a symbol attends to half of them on average.
         """
         matrices = sum(p.numel() for p in self.parameters() if p.dim() == 2)
-        matrices -= self.embedding.weight.numel()  # a look-up
+        matrices -= self.embedding.rows.weight.numel()  # a look-up
         # Scores and their product with the values, over half a window on average.
         attention = 2 * self.config.nlayers * self.config.d_model * seq_len // 2
         return 6 * (matrices + attention)

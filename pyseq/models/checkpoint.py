@@ -82,6 +82,8 @@ class ModelCard:
     def from_json(text: str) -> "ModelCard":
         """The card that `to_json` made `text` of."""
         fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"it describes a {type(fields).__name__}; a mapping fits")
         version = fields.pop("version")
         if version != FORMAT_VERSION:
             raise ValueError(f"format version {version}; {FORMAT_VERSION} fits")

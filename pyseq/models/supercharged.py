@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyseq.errors import UserError
+from pyseq.models.class_embedding import ClassEmbedding
 from pyseq.models.sequence_model import SequenceModel
 from pyseq.nn import (
     CosineAttention,
@@ -192,7 +193,7 @@ class Supercharged(SequenceModel):
         super().__init__()
         self.config = config
         width, local = config.d_model, config.local_width
-        self.embedding = nn.Embedding(config.classes + config.mask_symbol, local)
+        self.embedding = ClassEmbedding(config.classes, local, config.kind, config.mask_symbol)
         self.patches = _PatchReader(config)
         self.start = nn.Parameter(torch.zeros(width))  # stands for the patch before the first
         self.memory = (

@@ -76,6 +76,9 @@ def test_parameters_are_counted_where_they_work():
     twice = by_name("supercharged", **ON | {"memory": 8})
     changed = [name for name in parts if twice[name].parameters != parts[name].parameters]
     assert changed == ["memory tokens"]
+    near = by_name("supercharged", **ON, local_reach=1)
+    changed = {name: parts[name].parameters - near[name].parameters for name in parts}
+    assert {name: n for name, n in changed.items() if n} == {"local decoder": 4 * 32 * 32}
 
 
 def test_a_baseline_lacks_what_only_the_other_model_has():

@@ -4,24 +4,23 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
+from pyseq.analysis.ceilings import ceiling
 from pyseq.cli import compare as compare_module
 from pyseq.cli import train as train_module
+from pyseq.cli.compare import print_comparison
 from pyseq.cli.main import main
 from pyseq.data.streams import make
 from pyseq.training.metrics_file import MetricsFile
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--d_model", "32", "--nlayers", "1", "--nhead", "2", "--dim_ff", "48", "--seq_len", "32",
          "--batch", "16", "--lr", "1e-2", "--eval_every", "20", "--memory", "4", "--local_width",
-         "32", "--local_layers", "1"]  # fmt: skip
+         "32", "--local_layers", "1", "--horizons", "1", "--scale_bins", "8"]  # fmt: skip
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -43,7 +42,7 @@ def chain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rolls(tmp_path_factory):
     path = tmp_path_factory.mktemp("rolls") / "rolls.u16"
-    make("hmac_rolls").generate(300_000, 0).numpy().astype("<u2").tofile(path)
+    make("hmac_rolls").generate(60_000, 0).numpy().astype("<u2").tofile(path)
     return str(path)
 
 
@@ -81,24 +80,32 @@ def test_both_models_stand_in_one_table_beside_the_baselines(chain, tmp_path, ca
     assert out.rstrip().endswith(page)
 
 
-def test_tables_fit_80_columns_and_sentences_keep_their_lines(rolls, tmp_path):
+def test_tables_fit_80_columns_and_sentences_keep_their_lines(monkeypatch, capsys):
     """In a pipe, where nobody knows how wide the reader's window is."""
-    line = ["compare", "--u16_path", rolls, *SMALL, "--max_steps", "2", "--samples", "1000",
-            "--ckpt", f"{tmp_path}/both.pt"]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pyseq", *line], capture_output=True, text=True, env=environment
+    monkeypatch.delenv("COLUMNS", raising=False)
+    widest = ("10.0313 [10.0268, 10.0362]", "1,046.5 [1,043.2, 1,050.0]")
+    models = ("baseline", "supercharged")
+    compared = SimpleNamespace(
+        outcomes=dict.fromkeys(models),
+        evaluation=SimpleNamespace(
+            ceiling=ceiling(np.full(1024, 100)),
+            scores=SimpleNamespace(bits=np.zeros(100_000), number_of_classes=1024),
+        ),
+        rows=lambda: [(name, *widest, "0.0550 % [0.0247 %, 0.0904 %]") for name in models],
+        spent_rows=lambda: [("learning rate", "0.001", "0.000413")],
+        statements=lambda: [("verdict", "at chance: " + "words [in brackets] " * 30)],
     )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    print_comparison(compared, 13.28786)
+    *lines, verdict = capsys.readouterr().out.splitlines()
     tables = [line for line in lines if line.startswith(" ")]
-    assert len(tables) > 20
+    assert len(tables) > 9
     assert max(map(len, tables)) <= 80
-    assert not any("…" in line for line in tables)
-    ends = [line.split()[-1] for line in tables if line.count("[") > 1]
-    assert len(ends) == 5
-    assert all(end.endswith("]") for end in ends)  # no cell is broken
-    assert sum(line.startswith("verdict: at chance: ") and len(line) > 200 for line in lines) == 1
+    for name in models:
+        at = next(k for k, line in enumerate(lines) if line.split()[:1] == [name])
+        assert lines[at].split() == [name, "10.0313", "1,046.5", "0.0550", "%"]
+        assert lines[at + 1].split("  ")[-1].strip() == "[0.0247 %, 0.0904 %]"
+    assert verdict.startswith("verdict: at chance: words [in brackets] ")
+    assert len(verdict) > 500
 
 
 @pytest.mark.parametrize("command", [["compare"], ["compare", "--quick"]])

@@ -101,6 +101,12 @@ def test_a_test_range_that_taught_the_tokens_is_told(folder, tmp_path, capsys):
     assert code == 0
     assert "tokens: learned from the first " in out
     assert "so tested text shaped them" in out
+    scored = ["evaluate", "--u16_path", folder / "cafe.u16", "--max_samples", "1000"]
+    page = tmp_path / "m.html"
+    code, out, _ = run(capsys, *scored, "--ckpt", tmp_path / "m.pt", "--report", page)
+    assert code == 0
+    for told in (out, page.read_text()):
+        assert "so tested text shaped them" in told
     code, out, _ = run(capsys, *line, "--max_steps", "1")
     assert code == 0
     assert "shaped them" not in out

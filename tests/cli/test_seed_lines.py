@@ -20,7 +20,8 @@ TRAINING = (
 )
 SMALL = (
     "--d_model 32 --nlayers 1 --nhead 2 --dim_ff 48 --seq_len 32 --batch 16 --max_steps 25"
-    " --eval_symbols 3000 --memory 4 --local_width 32 --local_layers 1"
+    " --eval_symbols 3000 --memory 4 --local_width 32 --local_layers 1 --horizons 2"
+    " --scale_bins 64"
 )
 BASELINES = ("marginal", "order-1", "order-2", "xz", "ceiling for independent draws")
 
@@ -107,7 +108,7 @@ def test_the_line_of_the_quick_comparison(folder):
 def rolls(tmp_path_factory):
     """A folder with rolls.u16, which nobody can predict."""
     where = tmp_path_factory.mktemp("rolls")
-    make("hmac_rolls").generate(300_000, 0).numpy().astype("<u2").tofile(where / "rolls.u16")
+    make("hmac_rolls").generate(100_000, 0).numpy().astype("<u2").tofile(where / "rolls.u16")
     return where
 
 

@@ -127,6 +127,12 @@ def test_a_symbol_more_frequent_than_a_bin_is_alone_and_the_rest_shares_the_rest
     assert light.max() - light.min() <= 40  # 9970 over 61 bins of tens: 163 on average
 
 
+def test_small_symbols_do_not_use_up_what_others_need():
+    """Even shares alone would join 1 and 9 twice, and leave four bins."""
+    counts = np.array([1, 9, 10, 1, 9, 10])
+    assert Binning.adaptive(counts, 5).edges == (0, 2, 3, 4, 5)
+
+
 def test_symbols_that_were_not_counted_go_with_the_next_lower_one():
     counts = np.array([0, 5, 0, 0, 5, 5, 0])
     assert Binning.adaptive(counts, 3).table().tolist() == [0, 0, 0, 0, 1, 2, 2]

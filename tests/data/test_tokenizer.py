@@ -167,6 +167,20 @@ BYTES = [chr(byte) for byte in range(256)]
         (LEARNED.json[:-9], "EOF while parsing"),
         ("\ufffd", "expected value"),
         (changed(normalizer={"type": "Lowercase"}), "whose tokens are bytes"),
+        (
+            changed(
+                truncation={
+                    "max_length": 2,
+                    "strategy": "LongestFirst",
+                    "stride": 0,
+                    "direction": "Right",
+                }
+            ),
+            "whose tokens are bytes",
+        ),
+        (changed(pre_tokenizer={"type": "WhitespaceSplit"}), "whose tokens are bytes"),
+        (changed(model=lambda model: model | {"dropout": 0.5}), "whose tokens are bytes"),
+        (changed(model=bpe([*BYTES, ""])), "whose tokens are bytes"),
         (changed(model=bpe(BYTES[::-1])), "whose tokens are bytes"),
         (changed(model=bpe(BYTES[:255])), "whose tokens are bytes"),
         (changed(model=bpe([*BYTES, "Ġa"])), "whose tokens are bytes"),

@@ -80,6 +80,7 @@ def test_other_files_are_refused(tmp_path, make_file, words):
         (lambda t: t.replace('"d_model": 16', '"d_model": 18'), "does not hold a model"),
         (lambda t: t.replace('"dim_ff"', '"dim_fff"'), "does not hold a model"),
         (lambda t: t[:-5], "does not hold a model"),
+        (lambda t: "null", "describes a NoneType; a mapping fits"),
     ],
 )
 def test_damaged_descriptions_are_refused(tmp_path, edit, words):

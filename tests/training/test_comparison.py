@@ -24,7 +24,7 @@ from pyseq.training.run import prepare, run_folder
 
 SMALL = {"d_model": 32, "nlayers": 1, "nhead": 2, "dim_ff": 48, "seq_len": 32, "batch": 16,
          "eval_symbols": 1500, "eval_every": 20, "log_every": 5, "lr": 1e-2, "memory": 4,
-         "local_width": 32, "local_layers": 1}  # fmt: skip
+         "local_width": 32, "local_layers": 1, "horizons": 1, "scale_bins": (8,)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

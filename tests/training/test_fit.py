@@ -130,7 +130,7 @@ def whole_run(markov, tmp_path_factory):
         (19, "on_train_batch_end"),
         (20, "on_train_batch_end"),
         (31, "on_train_batch_start"),
-        (40, "on_validation_end"),
+        (40, "on_validation_start"),
         (40, "on_train_end"),
     ],
 )

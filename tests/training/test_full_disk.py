@@ -95,6 +95,7 @@ def test_rows_that_do_not_fit(markov, tmp_path, capsys, monkeypatch, whole, name
     assert_logged_once(tmp_path / "run")
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_events_that_do_not_fit(markov, tmp_path, capfd, monkeypatch, whole):
     """TensorBoard writes in a thread of its own, whose traceback nobody needs."""
     from tensorboard.compat.tensorflow_stub.io import gfile

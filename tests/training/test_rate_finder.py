@@ -179,7 +179,7 @@ def test_nothing_is_found_on_an_unpredictable_stream(tmp_path, capsys):
 
 
 def test_a_trial_ends_where_the_loss_diverges(markov, tmp_path):
-    rates, bits = curve(search(markov, tmp_path, optimizer="sgd", clip=0.0))
+    rates, bits = curve(search(markov, tmp_path))
     assert len(rates) < len(RATES)
     over = ~(bits < DIVERGED * bits[0])
     assert over.tolist() == [False] * (len(bits) - 1) + [True]

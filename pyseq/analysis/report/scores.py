@@ -62,7 +62,7 @@ def calibration_section(evaluation: Evaluation) -> str:
         f"Expected calibration error {format_percent(evaluation.ece)} over "
         f"{int(found.count.sum()):,} predictions; of a perfectly calibrated model below "
         f"{format_percent(evaluation.chance_ece)} in 95 of 100 such samples. On the diagonal, a "
-        " confidence of 30 % comes true 30 times in 100. It needs no knowledge of the future: "
+        "confidence of 30 % comes true 30 times in 100. It needs no knowledge of the future: "
         "the frequencies alone are calibrated too."
     )
     chart = figure(plots.reliability_chart(found))
