@@ -38,8 +38,8 @@ class PredictionAnalysis:
     Attributes:
         symbols (int): how many were scored at every scale and by every head.
         level (float): of each verdict's interval: 1 - 0.05 / the number of verdicts, so that on
-            unpredictable symbols the chance that any of them says "structure" is 5 % at the most.
-            All other intervals are of 95 %, each for itself.
+            unpredictable symbols the chance that any of them says "structure" is about 5 % at the
+            most. All other intervals are of 95 %, each for itself.
         scales (tuple of ScaleScores): from the finest to the coarsest; empty for tokens.
         about_scales (str): one sentence: what the scales are, or why there are none.
         confusions (tuple of Confusion): of tokens, the most frequent first, 20 at the most; empty

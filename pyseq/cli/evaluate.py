@@ -140,9 +140,12 @@ def ranges(choice: str, stream: "U16Stream", card: "ModelCard") -> tuple[Range, 
         return (first, last), (start, stop), True
     if choice == "all":
         return *_tenth(stream), False
-    start = last + card.seq_len + 1
+    chosen_by = card.data["splits"]["validation"][1]  # the best model was chosen on these
+    start = max(last, chosen_by) + card.seq_len + 1
     if len(stream) - start < 2:
-        raise UserError("the stream holds nothing but symbols that the model was trained on")
+        raise UserError(
+            "the stream holds nothing beyond the symbols that the model was trained and chosen on"
+        )
     return (first, last), (start, len(stream)), True
 
 

@@ -40,8 +40,8 @@ class Binning:
 
         No bin of several counted symbols holds more than the least bound with which `bins` bins
         suffice; a symbol that is more frequent than that has a bin of its own, and the others share
-        the rest about evenly. A symbol that was not counted
-        falls in the bin of the next lower one that was (below all of them, in the first bin).
+        the rest about evenly. A symbol that was not counted falls in the bin of the next lower one
+        that was (below all of them, in the first bin).
 
         Since the bins are made even on the symbols counted, these look a little more even than
         their law is: where no symbol is frequent, the entropy of N counts over B bins exceeds the
@@ -68,6 +68,12 @@ class Binning:
             )
         firsts = _even_cuts(counts[seen], min(bins, len(seen)))
         return Binning(len(counts), (0, *(int(seen[first]) for first in firsts[1:])))
+
+    def is_even_on(self, counts: np.ndarray) -> bool:
+        """Whether these are the bins that `adaptive` makes of counts (alphabet,) int64."""
+        if self.edges is None or len(self.edges) < 2 or np.count_nonzero(counts) < 2:
+            return False
+        return Binning.adaptive(counts, len(self.edges)) == self
 
     @property
     def classes(self) -> int:

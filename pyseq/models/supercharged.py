@@ -264,13 +264,13 @@ class Supercharged(SequenceModel):
         # local_reach symbols before it. So the first patch concerned begins with symbols before
         # its own first, and the very first patch with none.
         first, last = before // P, (before + T) // P
-        ahead = min(first * P, self.config.local_reach)
+        lead = min(first * P, self.config.local_reach)
         context = self.start.expand(B, 1, -1)
         if cache is not None and cache.symbols is not None:
             symbols = torch.cat((cache.symbols, symbols), 1)
             context = context if cache.context is None else cache.context
         seen = self.embedding(symbols)
-        whole = slice(ahead, ahead + (last - first) * P)
+        whole = slice(lead, lead + (last - first) * P)
         if last > first:
             context = torch.cat(
                 (context, self._deep(symbols[:, whole], seen[:, whole], cache, first == 0)), 1
@@ -279,8 +279,8 @@ class Supercharged(SequenceModel):
             cache.length = before + T
             cache.symbols = symbols[:, max(0, whole.stop - self.config.local_reach) :]
             cache.context = context[:, -1:].detach()
-        seen = self._reached(seen)[:, max(0, ahead - 1) :]
-        groups, starts = last - first + 1, int(ahead == 0)
+        seen = self._reached(seen)[:, max(0, lead - 1) :]
+        groups, starts = last - first + 1, int(lead == 0)
         seen = nn.functional.pad(seen, (0, 0, starts, groups * P - seen.shape[1] - starts))
         local = seen.view(B * groups, P, -1) + self.context(context).view(B * groups, P, -1)
         local = self.local_norm(self.local_blocks(local)).view(B, groups * P, -1)

@@ -154,6 +154,7 @@ class LastCheckpoint(Callback):
         # Read once: a signal that comes while the state is saved is for the next step.
         stop = self.interruption.received is not None
         if stop or module.finished or trainer.global_step % self.every == 0:
+            # First, as who goes on from this state writes no row of the steps before it.
             self.file.sync()
             for logger in trainer.loggers:
                 logger.save()
@@ -193,6 +194,10 @@ class BitsProgressBar(TQDMProgressBar):
             share = module.progress(trainer.global_step)  # fewer batches than there are
             self.train_progress_bar.total = round((batch_idx + 1) / share)
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
+    def on_exception(self, trainer, module, exception):
+        if self._train_progress_bar is not None:
+            self.on_train_end(trainer, module)  # or it would show itself again after the last word
 
     def get_metrics(self, trainer, module):
         latest = self.rows.latest

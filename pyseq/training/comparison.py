@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyseq.analysis.ceilings import format_percent
-from pyseq.analysis.evaluation import Evaluation, as_json
-from pyseq.analysis.intervals import Interval
+from pyseq.analysis.evaluation import Evaluation, as_json, perplexity
 from pyseq.analysis.plots import bits_chart
 from pyseq.analysis.report.page import figure, note, page, section, table
 from pyseq.analysis.verdicts import Contest, contest
@@ -70,7 +69,7 @@ class Compared:
             if isinstance(of_baseline, float):
                 rows.append((name, f"{of_baseline:.4f}", "", ""))
             elif name != "model":
-                rows.append((name, str(of_baseline), str(_perplexity(of_baseline)), ""))
+                rows.append((name, str(of_baseline), str(perplexity(of_baseline)), ""))
         most = self.evaluation.ceiling
         top1 = format_percent(most.top1)
         return [*rows, ("ceiling", f"{most.bits:.4f}", f"{2**most.bits:.4g}", top1)]
@@ -109,7 +108,8 @@ class Compared:
                 "alike for both",
                 "the stream, its split and classes, the order of the windows, batches and schedule,"
                 f" seed {self.config.seed}, device {self.config.device}, CPU threads"
-                f" {self.config.threads}; validations count in the time of both",
+                f" {self.config.threads}; validations count in the time of both"
+                + self._about_rates(),
             ),
             (
                 "limits",
@@ -119,6 +119,10 @@ class Compared:
                 " that was busier during one of the two gave that one fewer steps",
             ),
         ]
+
+    def _about_rates(self) -> str:
+        rates = {outcome.run.config.lr for outcome in self.outcomes.values()}
+        return "; the learning rates are --lr_find's, in extra time" if len(rates) > 1 else ""
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into summary.json, of JSON's types only."""
@@ -208,7 +212,8 @@ def budget(config: TrainConfig) -> str:
     """The limits of each training, in words."""
     limits = []
     if config.max_time is not None:
-        limits.append(f"{config.max_time:g} minutes with validations")
+        unit = "minute" if config.max_time == 1 else "minutes"
+        limits.append(f"{config.max_time:g} {unit} with validations")
     if config.max_steps is not None:
         limits.append(f"{config.max_steps:,} optimiser steps")
     if config.epochs != ENDLESS:
@@ -326,7 +331,3 @@ def _spent(outcome: Outcome) -> dict[str, float | None]:
         "TFLOP": (used["symbols"] or 0) * used["mflop_per_symbol"] / 1e6,
         "learning rate": outcome.run.config.lr,
     }
-
-
-def _perplexity(bits: Interval) -> Interval:
-    return Interval(*(2.0**x for x in (bits.value, bits.low, bits.high)))

@@ -50,13 +50,23 @@ class Interruption:
         self.received: signal.Signals | None = None
         self.advice = "no training was running"
         self._deferring = False
+        self._raised: TrainingStopped | None = None
         self._last = -SAME_SECONDS
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        """Put the handlers in place."""
+        """Put the handlers in place.
+
+        Raises:
+            TrainingStopped: a block around this one has raised it and was not heard.
+        """
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            for handler in handlers.values():
+                outer = getattr(handler, "__self__", None)
+                # Python drops what is raised in a callback of a weak reference: imports have many.
+                if isinstance(outer, Interruption) and outer._raised is not None:
+                    raise outer._raised
             # None is a handler that is not Python's and could not be put back.
             self._before = {n: h for n, h in handlers.items() if h not in (signal.SIG_IGN, None)}
         self.listen()
@@ -106,7 +116,8 @@ class Interruption:
         self._last = now
         received = signal.Signals(number)
         if not self._deferring:
-            raise self._stopped(received, "", unsaved=False)
+            self._raised = self._stopped(received, "", unsaved=False)
+            raise self._raised
         if self.received is not None:
             raise self._stopped(received, "at once, without saving; ", unsaved=True)
         self.received = received

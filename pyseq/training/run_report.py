@@ -47,6 +47,10 @@ def run_report(
     ]
     if described.entropy_rate is not None:
         facts.append(("entropy rate of the source", f"{described.entropy_rate:.4f} bits/symbol"))
+    about_tokens = described.learned_beyond(run.splits.test[0])
+    if about_tokens is not None:
+        subject, _, fact = about_tokens.partition(": ")
+        facts.append((subject, fact))
     report = model_report(
         predictor, evaluation, analysis, stream=config.u16_path, facts=facts, budget=budget
     )

@@ -39,11 +39,16 @@ def run(folder: Path, line: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """F.u16, which holds a symbol at 1,000,000 and a chain that is easily learned."""
+    """F.u16, a chain that is easily learned with a symbol at 1,000,000, and S.u16, its start.
+
+    Where a line scores a share of the stream as a whole, the short one is enough.
+    """
     where = tmp_path_factory.mktemp("lines")
     rng, count = np.random.default_rng(0), 1_000_200
     steps = np.where(rng.random(count) < 0.9, 1, rng.integers(0, 16, count))
-    (np.cumsum(steps) % 16).astype("<u2").tofile(where / "F.u16")
+    symbols = (np.cumsum(steps) % 16).astype("<u2")
+    symbols.tofile(where / "F.u16")
+    symbols[:60_000].tofile(where / "S.u16")
     return where
 
 
@@ -52,7 +57,7 @@ def folder(tmp_path_factory):
     ("command", "ckpt"), [("train", "model.pt"), ("supercharged", "supercharged_model.pt")]
 )
 def test_the_lines_of_one_model(folder, command, ckpt):
-    out = run(folder, f"u16_seq_model.py {command} --u16_path F.u16 {TRAINING} --ckpt {ckpt}")
+    out = run(folder, f"u16_seq_model.py {command} --u16_path S.u16 {TRAINING} --ckpt {ckpt}")
     model = "baseline" if command == "train" else "supercharged"
     for words in (
         f"model: {model}, ", " parameters, ", "MFLOP per symbol and step",
@@ -71,7 +76,7 @@ def test_the_lines_of_one_model(folder, command, ckpt):
 
     out = run(
         folder,
-        f"u16_seq_model.py evaluate --u16_path F.u16 --ckpt {ckpt} --max_samples 100000"
+        f"u16_seq_model.py evaluate --u16_path S.u16 --ckpt {ckpt} --max_samples 100000"
         " --analyze_predictions --use_amp",
     )
     for words in ("held-out symbols", *BASELINES, "predictions by confidence", "verdict: "):
@@ -94,7 +99,7 @@ def test_the_lines_of_one_model(folder, command, ckpt):
 def test_the_line_of_the_quick_comparison(folder):
     out = run(folder, "quick_accuracy_test.py --u16_path F.u16 --samples 50000")
     for words in (
-        "budget: 1 minutes with validations for each model", "50,000 held-out symbols", "baseline",
+        "budget: 1 minute with validations for each model", "50,000 held-out symbols", "baseline",
         "supercharged", *BASELINES, "verdict: ", "best of all predictors: ",
     ):  # fmt: skip
         assert words in out

@@ -142,3 +142,14 @@ def test_symbols_that_were_not_counted_go_with_the_next_lower_one():
 def test_adaptive_bins_need_two_different_symbols(counts):
     with pytest.raises(UserError, match=r"the training range holds [01] different symbols"):
         Binning.adaptive(np.array(counts), 2)
+
+
+def test_bins_know_the_counts_they_were_made_on():
+    rng = np.random.default_rng(0)
+    counts, others = rng.poisson(20, (2, 500))
+    bins = Binning.adaptive(counts, 40)
+    assert bins.is_even_on(counts)
+    assert not bins.is_even_on(others)
+    assert not bins.is_even_on(np.zeros(500, np.int64))
+    assert not Binning.uniform(500, 40).is_even_on(counts)
+    assert not Binning(500).is_even_on(counts)

@@ -1,5 +1,6 @@
 """SIGTERM, Ctrl-C and kill -9: where a training ends, what it says, and that nothing is lost."""
 
+import gc
 import os
 import random
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -214,6 +216,19 @@ def test_a_signal_after_the_last_step(markov, tmp_path, monkeypatch, whole, numb
     assert_alike(whole[0], tmp_path)
 
 
+def test_the_progress_bar_is_done_when_a_signal_has_stopped_it(
+    markov, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    settings = config(markov, tmp_path, **SETTINGS)
+    stopped(settings, ("setup", sending(signal.SIGINT)), patch=monkeypatch)  # before it is there
+    act = sending(signal.SIGINT, step=9)
+    stopped(settings, ("on_train_batch_start", act), patch=monkeypatch)
+    assert "bits=" in capsys.readouterr().out
+    gc.collect()
+    assert capsys.readouterr().out == ""
+
+
 def test_other_threads_can_train(markov, tmp_path, whole):
     """There Python lets nobody set handlers."""
     with ThreadPoolExecutor(1) as pool:
@@ -232,6 +247,20 @@ def test_what_is_ignored_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_is_obeyed_when_the_training_begins(markov, tmp_path):
+    """What is raised where weak references die, as they do in imports, reaches nobody."""
+    mortal = {1}
+    reference = weakref.ref(mortal, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    run = prepare(config(markov, tmp_path, **SETTINGS))
+    with Interruption():
+        del mortal
+        assert reference() is None
+        with pytest.raises(TrainingStopped, match="stopped by SIGTERM"):
+            fit(run)
+    assert list((tmp_path / "model.run").iterdir()) == []
 
 
 def line(command: str, markov, folder: Path, *more: str) -> list[str]:
@@ -345,15 +374,24 @@ class Watched:
     def wait_for(self, phase: str, rng: random.Random) -> None:
         """Return in the middle of a phase, after some steps, or at the end if it is missed."""
         if phase == "set-up":
-            time.sleep(rng.uniform(0.3, 3.0))
+            status = Path(f"/proc/{self.process.pid}/status")
+            while not handles(status, signal.SIGTERM):  # before that Python itself sets up
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0.0, 1.2))
             return
         least = 1 if phase == "evaluation" else rng.randrange(2, 7)
         while self.process.poll() is None:
             if len(self.new_rows()) >= least and self.phase() == phase:
                 break
             time.sleep(0.002)
-        latest = {"checkpoint": 0.0, "evaluation": 0.5}.get(phase, 0.01)
+        latest = {"checkpoint": 0.0, "evaluation": 0.2}.get(phase, 0.01)
         time.sleep(rng.uniform(0.0, latest))
+
+
+def handles(status: Path, number: int) -> bool:
+    """Whether a process has a handler for a signal, by its /proc/PID/status."""
+    caught = int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16)
+    return bool(caught >> (number - 1) & 1)
 
 
 def interrupted(line: list[str], folder: Path, kind: int, wanted: str, rng: random.Random) -> str:

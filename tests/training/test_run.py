@@ -155,6 +155,19 @@ def test_the_ceiling_of_adaptive_bins_is_that_of_their_law():
     assert found.bits < found.uniform_bits - 0.2  # the frequent value keeps its bin apart
 
 
+def test_a_ceiling_on_the_counts_that_made_the_bins_says_how_far_off_it_can_be():
+    law = np.exp(-0.5 * ((np.arange(30_000) - 15_000) / 3000) ** 2)
+    law /= law.sum()
+    counts, others = np.random.default_rng(0).multinomial(20_000, law, size=2)
+    binning = Binning.adaptive(counts, 1024)
+    of_bins = np.bincount(binning.table(), weights=law)
+    found = stream_ceiling(counts, binning)
+    said = float(found.reason.split("read up to about ")[1].split(" ")[0])
+    excess = found.bits + (of_bins * np.log2(of_bins)).sum()
+    assert 0.3 * said < excess < said
+    assert "made even" not in stream_ceiling(others, binning).reason
+
+
 def test_there_is_no_augmentation_unless_asked_for(bell, tmp_path):
     assert run_on(tmp_path, bell, **VALUES).augmentation is None
     assert run_on(tmp_path, bell, **VALUES, augment_noise=1.5).augmentation.noise == 1.5

@@ -151,8 +151,8 @@ def about_level(analysis: PredictionAnalysis) -> str:
     """How sure the verdicts of heads and scales are together."""
     return (
         f"Verdicts at a level of {100 * analysis.level:.4g} % each: on unpredictable symbols the "
-        "chance that any head or scale is said to show structure is 5 % at the most. The intervals "
-        "are of 95 % each."
+        "chance that any head or scale is said to show structure is about 5 % at the most. The "
+        "intervals are of 95 % each."
     )
 
 
