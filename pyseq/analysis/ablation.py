@@ -117,10 +117,23 @@ def components(model: SequenceModel, card: ModelCard) -> list[Component]:
     parts = []
     for kind in _KINDS:
         settings = {name: config.pop(name) for name in kind.fields if name in config}
-        parts.append(
-            Component(kind.name, kind.switched_on(settings), settings, parameters.pop(kind.name, 0))
-        )
+        count = parameters.pop(kind.name, 0)
+        on = kind.switched_on(settings)
+        if on and not _is_there(kind.name, model, count):
+            on = False
+        parts.append(Component(kind.name, on, settings, count))
     return [*parts, Component(_REST, None, config, sum(parameters.values()))]
+
+
+def _is_there(name: str, model: SequenceModel, parameters: int) -> bool:
+    """Whether a component that the config asks for has found a place in the model.
+
+    Fourier mixing waits for a third block, and the scale term for an alphabet that has neighbours
+    and is larger than its bins.
+    """
+    if name == "scale term":
+        return len(model.score.scales) > 1  # type: ignore[union-attr, arg-type]
+    return parameters > 0 or name not in _LAYERS.values()
 
 
 def ablation_row(

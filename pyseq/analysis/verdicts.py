@@ -19,6 +19,7 @@ from pyseq.analysis.intervals import Interval, block_bootstrap
 # Fitting noise costs a model a little on unpredictable data; more than this share of the
 # marginal's bits is no longer that, and the sentence says so.
 _WORSE_BY = 0.01
+_ONE_CLASS = "the held-out symbols are all of one class: nothing to predict among these classes"
 # Bits per symbol: the bits of a float64 sum round by far less, and no finding is as small.
 _ROUNDING = 1e-9
 # The chance that a contest may say anything wrong of unpredictable symbols.
@@ -35,7 +36,7 @@ class Verdict:
         kind (str): "structure" where the model surely needs fewer bits than the marginal and than
             any fixed frequencies could; "worse than the marginal" where it is behind the marginal
             by over 1 % of its bits, and surely so; "at chance" otherwise, also where the symbols
-            are all equal.
+            are all of one class.
         sentence (str): the same in words, with the numbers.
         gain (Interval): bits per symbol saved against the marginal; negative where the model loses.
         noticed (float): about the least gain that would have shown, bits per symbol; infinite where
@@ -271,7 +272,7 @@ def contest(
         return Contest(pair.kind, pair.sentence + apart, best, verdicts, pair.gain, level)
     said = _neither(every, first, second, pair.gain, ceiling)
     if coded.size > 1 and coded.min() == coded.max():
-        said += "; the held-out symbols are all equal: nothing to predict"
+        said += f"; {_ONE_CLASS}"
     else:
         noticed = max(verdict.noticed for verdict in verdicts.values())
         said += f"; {_sensitivity(noticed, coded.size)}"
@@ -296,6 +297,8 @@ def _neither(
             f"that {behind} needs {loss} bits/symbol more than {ahead} tells how much noise each "
             "fitted, or how far its training came, and nothing of the stream"
         )
+    elif max(loss.high, -loss.low) <= _ROUNDING:
+        apart = "both need the same"
     else:
         apart = f"the {loss} bits/symbol that {behind} needs more than {ahead} may be chance too"
     return (
@@ -371,8 +374,8 @@ def _finders(
 def _all_equal(name: str, model: NDArray[np.float64], marginal: NDArray[np.float64]) -> str:
     """The sentence on a range without a second symbol."""
     return (
-        f"at chance: the held-out symbols are all equal: nothing to predict; {name} needs "
-        f"{model.mean():.4f} bits/symbol, the marginal {marginal.mean():.4f}"
+        f"at chance: {_ONE_CLASS}; {name} needs {model.mean():.4f} bits/symbol, the marginal "
+        f"{marginal.mean():.4f}"
     )
 
 

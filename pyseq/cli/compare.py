@@ -1,6 +1,5 @@
 """`pyseq compare`: the baseline and the supercharged model on one budget, beside each other."""
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -91,9 +90,9 @@ def compare(config: TrainConfig, minutes: float) -> None:
         outcomes = {name: _train(one) for name, one in configs.items()}
         compared = comparison.judge_both(outcomes)
         report = comparison.write_comparison(folder, compared)
-    except TrainingStopped:
-        print("to go on with the comparison: the same flags and --resume auto", file=sys.stderr)
-        raise
+    except TrainingStopped as stop:
+        advice = "to go on with the comparison: the same flags and --resume auto"
+        raise TrainingStopped(stop.received, stop.what, advice, stop.exit_code) from None
     print_comparison(compared, shared.described.entropy_rate)
     print(f"\nmodels: {', '.join(one.ckpt for one in configs.values())}")
     print(f"report: {report}")

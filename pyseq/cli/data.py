@@ -34,6 +34,9 @@ else:
     ]
 
 
+DEFAULT_SHARE = 0.8  # of a text, that tokens are learned from: training's own default split
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Output:
     """What every subcommand takes."""
@@ -65,9 +68,9 @@ class Text(_FromFiles):
     """learn so many tokens by byte-pair encoding, 256 to 65536, and write those instead of bytes;
     they are stored beside the stream with .tokenizer.json behind its name, and in every model that
     is trained on it"""
-    bpe_share: float = 0.8
+    bpe_share: float | None = None
     """of the text, from its beginning, that --bpe learns from: no more than models will be trained
-    on, so that held-out text does not shape the tokens; training says so if it did"""
+    on, so that held-out text does not shape the tokens; training says so if it did; default: .8"""
     tokenizer: Path | None = None
     """write the tokens in this .tokenizer.json, learned from another text; models that were trained
     on that one can read this one"""
@@ -75,12 +78,15 @@ class Text(_FromFiles):
     def read(self) -> Imported:
         if self.stdlib == bool(self.paths):
             raise UserError("data text takes either files and folders or --stdlib")
+        if self.bpe is None and self.bpe_share is not None:
+            raise UserError("--bpe_share is the share that --bpe learns from, and needs --bpe")
         if self.tokenizer is not None and self.bpe is not None:
             raise UserError("data text takes either --bpe or --tokenizer")
         if self.tokenizer is not None:
             return importers.with_tokenizer(self._bytes(), Tokenizer.read(self.tokenizer))
         if self.bpe is not None:
-            return importers.by_byte_pairs(self._bytes, self.bpe, share=self.bpe_share)
+            share = DEFAULT_SHARE if self.bpe_share is None else self.bpe_share
+            return importers.by_byte_pairs(self._bytes, self.bpe, share=share)
         return self._bytes()
 
     def _bytes(self) -> Imported:

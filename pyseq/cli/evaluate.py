@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     from pyseq.analysis.prediction_analysis import analyze_predictions
     from pyseq.analysis.report import class_names, model_report, write_report
     from pyseq.cli.evaluation_table import print_analysis, print_evaluation
-    from pyseq.cli.symbol_text import require_same_tokens
+    from pyseq.cli.symbol_text import about_another_kind, require_same_tokens
     from pyseq.data.described_stream import describe_stream
     from pyseq.models.device import choose_device
     from pyseq.models.predictor import load
@@ -72,6 +72,9 @@ def main(arguments: list[str]) -> int:
         ("scored", f"symbols {start + 1:,} to {stop - 1:,} of {len(stream):,}"),
         ("counted by the baselines", f"symbols {counted[0]:,} to {counted[1] - 1:,}"),
     ]
+    about_kind = about_another_kind(card, stream)
+    if about_kind is not None:
+        facts.append(("another kind of stream", about_kind))
     about_tokens = described.learned_beyond(start)
     if about_tokens is not None:
         subject, _, fact = about_tokens.partition(": ")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pyseq.data.tokenizer import Codec
     from pyseq.models.checkpoint import ModelCard
 
+MOST_RATE = 2**31 - 1  # samples of two bytes a second: a .wav counts bytes a second in 32 bits
+
 
 @dataclass(frozen=True)
 class GenerateConfig:
@@ -62,6 +64,8 @@ class GenerateConfig:
         for name in ("n", "topk", "rate"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}; at least 1 fits")
+        if self.rate > MOST_RATE:
+            raise UserError(f"--rate {self.rate}; at most {MOST_RATE} fits a .wav")
         if not 0 <= self.temperature < math.inf:
             raise UserError(f"--temperature {self.temperature}; 0 or more fits")
         if self.seed < 0:
@@ -78,7 +82,7 @@ def main(arguments: list[str]) -> int:
     """Print the continuation as it is made, and write it if asked to."""
     config = flags.parse(GenerateConfig, "generate", arguments)
     config.check()
-    from pyseq.cli.symbol_text import show_end
+    from pyseq.cli.symbol_text import readable, show_end
     from pyseq.models.device import choose_device
     from pyseq.models.predictor import load
 
@@ -94,7 +98,10 @@ def main(arguments: list[str]) -> int:
         seed=config.seed,
         cache=config.cache,
     )
-    print(f"context: {show_end(context.tolist(), codec)}")
+    if config.prompt is None:
+        print(f"context: {show_end(context.tolist(), codec)}")
+    else:
+        print(f"context: {''.join(readable([os.fsencode(config.prompt)]))}")
     print("continuation:")
     shown, kept = itertools.tee(itertools.islice(endless, config.n))
     _print(shown, codec)
@@ -108,7 +115,7 @@ def _context(config: GenerateConfig, card: "ModelCard") -> "Tensor":
     import torch
 
     from pyseq.cli.evaluate import ranges
-    from pyseq.cli.symbol_text import require_same_tokens
+    from pyseq.cli.symbol_text import about_another_kind, require_same_tokens
     from pyseq.data import U16Stream
 
     if config.prompt is not None:
@@ -118,6 +125,9 @@ def _context(config: GenerateConfig, card: "ModelCard") -> "Tensor":
     assert config.u16_path is not None
     with U16Stream(config.u16_path, io=config.io) as stream:
         require_same_tokens(card.codec, stream)
+        about_kind = about_another_kind(card, stream)
+        if about_kind is not None:
+            print(about_kind, file=sys.stderr)
         idx = ranges("auto", stream, card)[1][0] if config.idx is None else config.idx
         if not 1 <= idx <= len(stream):
             raise UserError(

@@ -1,6 +1,7 @@
 """`pyseq predict`: the most likely next symbols at one place of a stream."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     config = flags.parse(PredictConfig, "predict", arguments)
     if config.topk < 1:
         raise UserError(f"--topk {config.topk}; at least 1 fits")
-    from pyseq.cli.symbol_text import require_same_tokens, show, show_end
+    from pyseq.cli.symbol_text import about_another_kind, require_same_tokens, show, show_end
     from pyseq.data import U16Stream
     from pyseq.models.device import choose_device
     from pyseq.models.predictor import load
@@ -42,6 +43,9 @@ def main(arguments: list[str]) -> int:
     codec = predictor.card.codec
     with U16Stream(config.u16_path, io=config.io) as stream:
         require_same_tokens(codec, stream)
+        about_kind = about_another_kind(predictor.card, stream)
+        if about_kind is not None:
+            print(about_kind, file=sys.stderr)
         if not 1 <= config.idx < len(stream):
             raise UserError(
                 f"--idx {config.idx} has no context or no truth in a stream of {len(stream)}"

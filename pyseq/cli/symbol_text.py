@@ -7,6 +7,7 @@ from pyseq.data import U16Stream
 from pyseq.data.stream_info import read_info
 from pyseq.data.tokenizer import Codec, Tokenizer
 from pyseq.errors import UserError
+from pyseq.models.checkpoint import ModelCard
 
 SHOWN = 24  # symbols of context that are printed
 # A model may spell what would move the cursor or colour the terminal.
@@ -35,6 +36,24 @@ def require_same_tokens(codec: Codec | None, stream: U16Stream) -> None:
                 f"{shard.path} holds other tokens than the model was trained on;"
                 " `pyseq data text --tokenizer` makes streams of the same ones"
             )
+
+
+def about_another_kind(card: ModelCard, stream: U16Stream) -> str | None:
+    """A sentence if the stream's description tells of other symbols than the model was made for.
+
+    Args:
+        card (ModelCard): of the model.
+        stream (U16Stream): the symbols it is to read; without a description nothing is known.
+    """
+    for shard in stream.shards:
+        info = read_info(shard.path)
+        known = (card.binning.alphabet, card.kind)
+        if info is not None and (info.alphabet, info.kind) != known:
+            return (
+                f"{shard.path} holds {info.alphabet} {info.kind} by its JSON, and the model was"
+                f" made for {known[0]} {known[1]}"
+            )
+    return None
 
 
 def show(symbols: list[int], codec: Codec | None) -> str:

@@ -122,7 +122,8 @@ def by_byte_pairs(
     tokenizer = Tokenizer.learn(_first(learned_bytes, _as_bytes(source)), alphabet)
     if tokenizer.alphabet == 256 < alphabet:
         raise UserError(
-            f"{learned_bytes} bytes are too little text for --bpe: no pair of them occurs twice"
+            f"--bpe learns from the first {share:g} of the text, {learned_bytes} bytes, which are"
+            " too few: no pair of them occurs twice"
         )
     about = f"byte-pair tokens learned from the first {learned_bytes} bytes of {source.source}"
     return _tokens_of(read(), tokenizer, about, learned_bytes)

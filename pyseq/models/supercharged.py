@@ -56,8 +56,8 @@ class SuperchargedConfig:
         hard_serve (str): "hard", "adaptive" or "soft".
         fourier (bool): a `FourierAttention` after every third block.
         smoothing (bool): an `ExponentialSmoothingAttention` with trend after the last block.
-        scale_bins (tuple of int): into how many bins the alphabet is divided for the scale term;
-            (): no such term.
+        scale_bins (tuple of int): values: into how many bins the alphabet is divided for the scale
+            term; (): no such term. Tokens have none, since only values have neighbours.
         scale_weight (float): weight of that term, the mean over the scales.
         horizons (int): auxiliary heads predict the symbols 2 to `horizons` steps ahead; 1: none.
         pattern_weight (float): weight of the pattern term, the mean over those heads.
@@ -223,7 +223,9 @@ class Supercharged(SequenceModel):
             )
         )
         self.local_norm = nn.RMSNorm(local, eps=1e-6)
-        self.score = ScaleAwareLoss.from_bins(config.classes, config.scale_bins)
+        # Only values have neighbours; ids that lie close together have nothing in common.
+        bins = config.scale_bins if config.kind == "values" else ()
+        self.score = ScaleAwareLoss.from_bins(config.classes, bins)
         self.head = ScaleAwareHead(local, config.classes, scales=self.score.scales)
         self.ahead = nn.ModuleList(
             nn.Linear(local, local, bias=False) for _ in range(config.horizons - 1)

@@ -212,14 +212,17 @@ def budget(config: TrainConfig) -> str:
     """The limits of each training, in words."""
     limits = []
     if config.max_time is not None:
-        unit = "minute" if config.max_time == 1 else "minutes"
-        limits.append(f"{config.max_time:g} {unit} with validations")
+        limits.append(f"{config.max_time:g} minute{_s(config.max_time)} with validations")
     if config.max_steps is not None:
-        limits.append(f"{config.max_steps:,} optimiser steps")
+        limits.append(f"{config.max_steps:,} optimiser step{_s(config.max_steps)}")
     if config.epochs != ENDLESS:
-        limits.append(f"{config.epochs:,} passes over the training range")
+        limits.append(f"{config.epochs:,} pass{'es' * (config.epochs > 1)} over the training range")
     either = ", whichever comes first" if len(limits) > 1 else ""
     return f"{' or '.join(limits)} for each model{either}"
+
+
+def _s(number: float) -> str:
+    return "" if number == 1 else "s"
 
 
 def judge_both(outcomes: dict[str, Outcome]) -> Compared:

@@ -60,7 +60,7 @@ class TrainConfig:
     smoothing: bool = False
     """Supercharged: exponential smoothing with trend after the last block."""
     scale_bins: tuple[int, ...] = (256, 1024, 4096)
-    """Supercharged: the loss also scores the alphabet in so many bins."""
+    """Supercharged, values: the loss also scores the alphabet in so many bins."""
     scale_weight: float = 0.1
     """Supercharged: weight of the mean loss over those bins; 0: none."""
     horizons: int = 4

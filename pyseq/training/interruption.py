@@ -22,17 +22,19 @@ class TrainingStopped(BaseException):
     Args:
         received (Signals): the signal.
         what (str): what became of the training, for the sentence that this prints as.
+        advice (str): how it can go on, for the same sentence.
         exit_code (int): for the process.
 
     Attributes:
         received (Signals): the signal.
+        what (str): what became of the training.
         exit_code (int): 0 after a SIGTERM that lost no step; else 128 plus the signal's number, as
             shells say it: 130 for Ctrl-C, 143 for a SIGTERM that stopped at once.
     """
 
-    def __init__(self, received: signal.Signals, what: str, exit_code: int):
-        super().__init__(f"stopped by {received.name}; {what}")
-        self.received, self.exit_code = received, exit_code
+    def __init__(self, received: signal.Signals, what: str, advice: str, exit_code: int):
+        super().__init__("; ".join(filter(None, (f"stopped by {received.name}", what, advice))))
+        self.received, self.what, self.exit_code = received, what, exit_code
 
 
 class Interruption:
@@ -107,7 +109,7 @@ class Interruption:
             TrainingStopped: a signal was noted.
         """
         if self.received is not None:
-            raise self._stopped(self.received, f"{what}; ", unsaved=False)
+            raise self._stopped(self.received, what, unsaved=False)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
@@ -119,13 +121,13 @@ class Interruption:
             self._raised = self._stopped(received, "", unsaved=False)
             raise self._raised
         if self.received is not None:
-            raise self._stopped(received, "at once, without saving; ", unsaved=True)
+            raise self._stopped(received, "at once, without saving", unsaved=True)
         self.received = received
         _say(f"{received.name}: saving after this step; again to stop at once")
 
     def _stopped(self, received: signal.Signals, what: str, unsaved: bool) -> TrainingStopped:
         clean = received == signal.SIGTERM and not unsaved
-        return TrainingStopped(received, what + self.advice, 0 if clean else 128 + received)
+        return TrainingStopped(received, what, self.advice, 0 if clean else 128 + received)
 
 
 def _say(line: str) -> None:

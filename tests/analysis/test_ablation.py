@@ -9,7 +9,8 @@ from pyseq.data.binning import Binning
 from pyseq.models.checkpoint import MODELS, ModelCard
 from tests.analysis import evaluations
 
-SMALL = {"d_model": 32, "nlayers": 3, "nhead": 2, "nhead_kv": 2, "dim_ff": 48, "classes": 300}
+SMALL = {"d_model": 32, "nlayers": 3, "nhead": 2, "nhead_kv": 2, "dim_ff": 48, "classes": 300,
+         "kind": "values"}  # fmt: skip
 OFF = {
     "memory tokens": {"memory": 0},
     "hard attention": {"hard": False},
@@ -50,6 +51,14 @@ def test_nothing_of_a_model_is_left_out(model):
     assert sorted(settings) == sorted(field.name for field in dataclasses.fields(MODELS[model][0]))
 
 
+def test_what_found_no_place_in_the_model_is_off():
+    """Fourier mixing waits for a third block, the scale term for neighbours and fewer bins."""
+    assert not by_name("supercharged", nlayers=2)["Fourier mixing"].on
+    assert not by_name("supercharged", nlayers=1)["cosine attention"].parameters
+    assert not by_name("supercharged", kind="tokens", **ON)["scale term"].on
+    assert not by_name("supercharged", scale_bins=(300, 1024))["scale term"].on
+
+
 def test_every_switch_is_read_from_the_config():
     whole = by_name("supercharged", **ON)
     assert {name for name, part in whole.items() if part.on} == {*OFF, "patch reader"}
@@ -68,7 +77,8 @@ def test_every_switch_is_read_from_the_config():
 def test_parameters_are_counted_where_they_work():
     parts = by_name("supercharged", **ON)
     assert parts["memory tokens"].parameters == 4 * 32
-    assert parts["embedding"].parameters == parts["head"].parameters == 300 * 32
+    assert parts["head"].parameters == 300 * 32
+    assert parts["embedding"].parameters == 300 * 32 + 32  # and a direction for the size
     assert parts["pattern term"].parameters == 3 * 32 * 32
     for name in ("hard attention", "cosine attention", "Fourier mixing", "exponential smoothing",
                  "feed-forward", "local decoder", "patch reader", "the rest"):  # fmt: skip

@@ -42,6 +42,19 @@ def test_confusions_are_shaded_in_proportion_to_the_rows_shares():
     assert "100 %" in texts(svg)
 
 
+def test_whiskers_end_inside_the_axes():
+    """The longest one belongs to the longest bar, with nothing drawn further to the right."""
+    wide = Interval(4.0, 3.0, 5.0)
+    for svg in (
+        grouped_bits_chart([("next", Interval(2.0, 1.9, 2.1), wide)], "g"),
+        bits_chart([("model", Interval(9.0, 8.0, 10.0))], CEILING, highlight="model"),
+    ):
+        drawn = re.findall(r'<path d="([^"]*)" clip-path', svg)
+        ends = [float(x) for path in drawn for x in re.findall(r"L ([\d.]+) ", path)]
+        [clip] = set(re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg))
+        assert max(ends) < sum(map(float, clip)) + 0.5
+
+
 def test_the_scale_of_small_shares_ends_near_the_largest():
     svg = confusion_chart(np.full((4, 4), 0.04), list("abcd"), "c")
     assert "5 %" in texts(svg)

@@ -198,7 +198,7 @@ def test_a_constant_range_holds_nothing_to_predict(alphabet, model_bits):
         others={name: table[name] for name in ("order-1", "order-2")},
     )
     assert verdict.kind == "at chance"
-    assert "the held-out symbols are all equal: nothing to predict" in verdict.sentence
+    assert "the held-out symbols are all of one class: nothing to predict" in verdict.sentence
     assert f"the model needs {model_bits:.4f} bits/symbol" in verdict.sentence
     assert "order-" not in verdict.sentence
     assert "-0.0" not in verdict.sentence
@@ -325,6 +325,8 @@ def test_of_two_models_that_fitted_noise_neither_is_better_however_sure_the_diff
     alike = _contest({"small": little, "other": little + _noise(18, test.size)}, test, train)
     assert "may be chance too, so neither is called better" in alike.sentence
     assert "tells how much noise" not in alike.sentence
+    same = _contest({"small": little, "other": little}, test, train)
+    assert "both need the same, so neither is called better" in same.sentence
 
 
 def test_of_two_models_that_found_structure_the_better_one_is_named():
@@ -414,7 +416,7 @@ def test_streams_whose_past_says_nothing_are_hardly_ever_said_to_have_structure(
 def test_a_contest_over_equal_symbols_or_a_single_one_claims_nothing():
     train = np.arange(4000) % 5
     for test, words in (
-        (np.zeros(2000, dtype=np.int64), "the held-out symbols are all equal: nothing to predict"),
+        (np.zeros(2000, dtype=np.int64), "symbols are all of one class: nothing to predict"),
         (np.array([3]), "1 symbols are too few to notice any gain"),
     ):
         bits = np.full(test.size, 0.5)

@@ -133,7 +133,10 @@ def test_tokens_of_the_standard_library(tmp_path, monkeypatch):
         (["--bpe", "255"], "--bpe 255; 256 to 65536 tokens fit"),
         (["--bpe", "65537"], "--bpe 65537; 256 to 65536 tokens fit"),
         (["--bpe", "300", "--bpe_share", "0"], r"--bpe_share 0\.0; a share above 0"),
-        (["--bpe", "300", "--bpe_share", "1e-4"], "0 bytes are too little text for --bpe"),
+        (
+            ["--bpe", "300", "--bpe_share", "1e-4"],
+            "the first 0.0001 of the text, 0 bytes, which are too few",
+        ),
         (["--bpe", "300", "--tokenizer", "t.json"], "either --bpe or --tokenizer"),
         (["--tokenizer", "none.json"], r"none\.json cannot be read: No such file"),
     ],

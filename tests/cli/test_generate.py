@@ -151,6 +151,19 @@ def test_a_stream_of_other_tokens_is_refused(folder, tmp_path, capsys, command):
     assert run(capsys, command, "--u16_path", bare, "--ckpt", folder / "cafe.pt", *extra)[0] == 0
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict", "generate"])
+def test_a_stream_of_another_kind_is_told(folder, capsys, command):
+    extra = {"predict": ["--idx", "20"], "generate": ["--n", "3", "--idx", "20"]}.get(command, [])
+    line = (command, "--ckpt", folder / "sound.pt", *extra)
+    said = "bytes.u16 holds 256 tokens by its JSON, and the model was made for 65536 values"
+    code, out, err = run(capsys, *line, "--u16_path", folder / "bytes.u16")
+    assert code == 0
+    assert said in out + err
+    code, out, err = run(capsys, *line, "--u16_path", folder / "sound.u16")
+    assert code == 0
+    assert "by its JSON" not in out + err
+
+
 def test_a_model_from_before_there_were_tokens_still_reads(folder):
     card = pyseq.load(folder / "baseline.pt").card
     fields = json.loads(card.to_json())
@@ -197,9 +210,8 @@ def test_a_prompt_goes_on(folder, capsys):
         line = ("generate", "--prompt", "the café\t", "--ckpt", folder / name, "--n", "20")
         code, out, _ = run(capsys, *line, "--topk", "4", "--temperature", ".5")
         assert code == 0
-        prompt = "the café\t".encode()
-        assert out.startswith(f"context: {repr(prompt)[1:]}\n")
-        symbols = torch.from_numpy(model.card.codec.encode(prompt))
+        assert out.startswith("context: the café\t\n")
+        symbols = torch.from_numpy(model.card.codec.encode("the café\t".encode()))
         made = model.generate(symbols, 20, topk=4, temperature=0.5).tolist()
         assert continuation(out) == "".join(readable([model.card.codec.decode(made)])) + "\n"
 
@@ -295,6 +307,7 @@ def test_a_terminal_without_the_character_gets_its_number(monkeypatch):
         (["--prompt", "x", "--temperature", "nan"], "--temperature nan; 0 or more fits"),
         (["--prompt", "x", "--seed", "-1"], "--seed -1; 0 or more fits"),
         (["--prompt", "x", "--rate", "0"], "--rate 0; at least 1 fits"),
+        (["--prompt", "x", "--rate", "2147483648"], "--rate 2147483648; at most 2147483647 fits"),
         (["--prompt", ""], "--prompt is empty"),
         ([], "either --u16_path or --prompt"),
         (["--prompt", "x", "--u16_path", "{cafe}"], "either --u16_path or --prompt"),

@@ -175,7 +175,7 @@ def test_bad_shares(prose, share):
 def test_too_little_text_for_byte_pairs(tmp_path, content):
     (tmp_path / "f").write_bytes(content)
     words = sentence(importers.by_byte_pairs, lambda: importers.text(tmp_path / "f"), 300)
-    assert "bytes are too little text for --bpe" in words
+    assert "bytes, which are too few: no pair of them occurs twice" in words
     bytes_alone = importers.by_byte_pairs(lambda: importers.text(tmp_path / "f"), 256)
     assert bytes(symbols(bytes_alone).astype(np.uint8)) == content
 

@@ -96,7 +96,7 @@ def test_every_position_of_any_window_has_its_distribution(T):
     "options", [{}, {"label_smoothing": 0.2}, {"horizons": 1, "scale_bins": ()}]
 )
 def test_loss_and_objective_by_hand(options):
-    model = make(**options)
+    model = make(kind="values", **options)
     window = symbols(2, 30)
     with torch.no_grad():
         logp = torch.log_softmax(model(window[:, :-1]), -1)
@@ -186,6 +186,11 @@ def test_pieces_with_a_cache_give_what_the_whole_gives(kind, memory, parts):
             pieces = [model(piece, cache=cache) for piece in x.split(sizes, 1)]
             assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-5)
             assert cache.length == 61
+
+
+def test_only_values_have_a_scale_term():
+    assert make(kind="values").score.scales == (1, 5, 2)
+    assert make(kind="tokens").score.scales == (1,)
 
 
 def test_what_is_seen_is_read_and_what_is_due_stays():

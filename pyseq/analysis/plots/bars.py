@@ -51,7 +51,8 @@ def bits_chart(rows: Sequence[tuple[str, Bits]], ceiling: Ceiling, *, highlight:
     axes.axvline(ceiling.uniform_bits, color=SOFT, linewidth=1.2, linestyle=":", label=even)
     allowed = f"{ceiling.allowance} {ceiling.bits:.4f}"
     axes.axvline(ceiling.bits, color=SECOND, linewidth=1.4, linestyle="--", label=allowed)
-    axes.set_xlim(0, 1.03 * max(*values, ceiling.uniform_bits, 1e-9))
+    ends = [_end_of(bits) for _, bits in rows]
+    axes.set_xlim(0, 1.03 * max(*ends, ceiling.uniform_bits, 1e-9))
     _finish(axes, [name for name, _ in rows])
     return to_svg(axes, "bits")
 
@@ -88,7 +89,7 @@ def grouped_bits_chart(
     if ceilings is not None:
         label = "independent symbols allow"
         axes.vlines(ceilings, at - 0.42, at + 0.42, color=SECOND, lw=1.6, ls="--", label=label)
-    shown = [value_of(bits) for _, *both in groups for bits in both]
+    shown = [_end_of(bits) for _, *both in groups for bits in both]
     axes.set_xlim(0, 1.03 * max(*shown, *(ceilings or ()), 1e-9))
     _finish(axes, [group[0] for group in groups])
     return to_svg(axes, name)
@@ -97,6 +98,13 @@ def grouped_bits_chart(
 def value_of(bits: Bits) -> float:
     """The estimate without its interval."""
     return bits.value if isinstance(bits, Interval) else bits
+
+
+def _end_of(bits: Bits) -> float:
+    """How far to the right it is drawn."""
+    if isinstance(bits, Interval) and math.isfinite(bits.high):
+        return bits.high
+    return value_of(bits)
 
 
 def _whisker(axes: Axes, y: float, bits: Bits) -> None:
