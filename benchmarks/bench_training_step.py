@@ -201,7 +201,8 @@ class SdpaAttention(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, cache: None = None) -> Tensor:
+        assert cache is None  # a training step keeps none
         layer, (B, T, width) = self.layer, x.shape
         by_head = layer.query_key_value(x).view(B, T, -1, layer.head_dim).transpose(1, 2)
         query, key, value = by_head.split((layer.heads, layer.key_heads, layer.key_heads), dim=1)
