@@ -4,6 +4,10 @@ Every contestant returns (offsets, windows), B windows of T symbols from random 
 in the page cache, so that any of them can be checked against a plain read. A call counts as B * T
 tokens for all; nanoGPT's get_batch makes two windows per sample, so it also runs as one half.
 Offsets and outputs rotate past the caches.
+
+On a GPU the stream is a tensor in its memory, and the calls of one rotation are replayed from a
+CUDA graph. Floor at B=4096 T=1024, int64: 8.4 MB are read and 33.6 MB written, at 4.3 TB/s 9.8 us;
+at B=256 0.6 us, less than a launch.
 """
 
 import itertools
@@ -11,7 +15,7 @@ import mmap
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,6 +25,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import attention, ceilings, graphs
 from benchmarks.harness import (
     Call,
     Case,
@@ -37,7 +42,9 @@ SHAPES = ((256, 1024), (512, 128), (64, 256))
 DTYPES = (torch.int64, torch.uint16)
 IO_MODES = ("mmap", "pread", "ram")
 SYMBOLS = 1 << 27  # 256 MiB
+MOST_SETS = 32  # of offsets, in a GPU's graph
 SETTLE_SECONDS = 0.05  # for the few batches that loaders make ahead
+GPU_SHAPES = ((256, 1024), (4096, 1024))
 QUICK_SHAPES = ((16, 128),)
 QUICK_SYMBOLS = 1 << 20
 
@@ -60,10 +67,17 @@ class Inputs:
 
 
 def cases(quick: bool = False, device: str = "cpu", symbols: int | None = None) -> list[Case]:
-    """Every shape and output dtype; the gather of a file runs on the CPU whatever the device."""
+    """Every shape and output dtype: of a file on the CPU, of a tensor on a GPU.
+
+    Triton's interpreter, where it is asked for, stands for a GPU at small sizes.
+    """
     symbols = symbols or (QUICK_SYMBOLS if quick else SYMBOLS)
-    shapes = QUICK_SHAPES if quick else SHAPES
-    return [_case(*shape, dtype, symbols) for shape in shapes for dtype in DTYPES]
+    shapes = QUICK_SHAPES if quick else SHAPES if device == "cpu" else GPU_SHAPES
+    make = _case if device == "cpu" else partial(_tensor_case, device, quick)
+    found = [make(*shape, dtype, symbols) for shape in shapes for dtype in DTYPES]
+    if device == "cpu" and "triton" in attention.backends_on("gather_windows", device, quick):
+        found.append(_tensor_case(device, quick, 3, 70, torch.int64, symbols))
+    return found
 
 
 def _case(batch: int, length: int, dtype: torch.dtype, symbols: int) -> Case:
@@ -260,6 +274,104 @@ def _parallel_copy(inputs: Inputs) -> Call:
     """The same on as many threads as the contestants may use."""
     sources, targets = (rotate(side) for side in _buffers(inputs))
     return lambda: targets().copy_(sources())
+
+
+@dataclass(frozen=True)
+class TensorInputs:
+    """A stream in a device's memory, and the offsets that calls go through."""
+
+    stream: torch.Tensor  # (S,) uint16
+    length: int
+    dtype: torch.dtype
+    offsets: list[torch.Tensor]  # each (B,) int64
+
+
+def _tensor_case(
+    device: str, quick: bool, batch: int, length: int, dtype: torch.dtype, symbols: int
+) -> Case:
+    tokens = batch * length
+    moved = tokens * (torch.uint16.itemsize + dtype.itemsize) / 1e9
+    ours = attention.backends_on("gather_windows", device, quick)
+    peers = {"unfold": _unfold, "index": _index}
+    return Case(
+        op="gather_windows",
+        direction="forward",
+        shape=f"B={batch} T={length} of a tensor",
+        dtype=str(dtype).removeprefix("torch."),
+        inputs=partial(_tensor_inputs, device, batch, length, dtype, symbols),
+        contestants=[
+            *(Contestant(name, partial(_gather_tensor, name, device)) for name in ours),
+            *(
+                Contestant(name, partial(_peer_tensor, read, device), peer=True, optional=True)
+                for name, read in peers.items()
+            ),
+        ],
+        check=_check_tensor,
+        unit="tokens/s",
+        work=tokens,
+        ceilings=ceilings.memory(device, quick),
+        ceiling_work=moved,
+        checked_calls=3,
+        device=device,
+    )
+
+
+@contextmanager
+def _tensor_inputs(
+    device: str, batch: int, length: int, dtype: torch.dtype, symbols: int
+) -> Iterator[TensorInputs]:
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(0, 1 << 16, symbols, np.uint16)
+    sets = min(MOST_SETS, results_past_cache(batch * length * dtype.itemsize, device))
+    offsets = generator.integers(0, symbols - length, (sets, batch))
+    offsets[:, 0], offsets[:, -1] = 0, symbols - length  # the ends of the stream too
+    yield TensorInputs(
+        torch.from_numpy(drawn).to(device),
+        length,
+        dtype,
+        list(torch.from_numpy(offsets).to(device)),
+    )
+
+
+def _check_tensor(inputs: TensorInputs, result: tuple[int, dict[str, torch.Tensor]]) -> None:
+    """Refuse unless every symbol is that of the stream, in the dtype that was asked for."""
+    number, windows = result[0], result[1]["windows"]
+    if windows.dtype != inputs.dtype:
+        raise WrongAnswer(f"dtype {windows.dtype}")
+    stream, found = inputs.stream.cpu().numpy(), windows.cpu().numpy()
+    views = np.lib.stride_tricks.sliding_window_view(stream, inputs.length)
+    if not np.array_equal(found, views[inputs.offsets[number].cpu().numpy()]):
+        raise WrongAnswer("symbols differ from those of the stream")
+
+
+def _gather_tensor(backend: str, device: str, inputs: TensorInputs) -> Call:
+    def gather(offsets: torch.Tensor) -> dict[str, torch.Tensor]:
+        windows = gather_windows(
+            inputs.stream, offsets, inputs.length, dtype=inputs.dtype, backend=backend
+        )
+        return {"windows": windows}
+
+    return graphs.each_set(gather, [(x,) for x in inputs.offsets], device)
+
+
+def _peer_tensor(read: Callable[..., torch.Tensor], device: str, inputs: TensorInputs) -> Call:
+    # uint16 cannot be index-selected; int16 with its sign taken off again can.
+    signed = inputs.stream.view(torch.int16)
+
+    def gather(offsets: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = read(signed, offsets, inputs.length)
+        unsigned = found.view(torch.uint16)
+        return {"windows": unsigned if inputs.dtype == torch.uint16 else unsigned.to(inputs.dtype)}
+
+    return graphs.each_set(gather, [(x,) for x in inputs.offsets], device)
+
+
+def _unfold(stream: torch.Tensor, offsets: torch.Tensor, length: int) -> torch.Tensor:
+    return stream.unfold(0, length, 1)[offsets]
+
+
+def _index(stream: torch.Tensor, offsets: torch.Tensor, length: int) -> torch.Tensor:
+    return stream[offsets[:, None] + torch.arange(length, device=offsets.device)]
 
 
 def _buffers(inputs: Inputs) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -12,13 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from benchmarks.memory import cache_bytes, peak_extra_bytes
+from pyseq.errors import BackendUnavailable
 
 Call = Callable[[], Any]
 Stopwatch = Callable[[Callable[[], None]], float]
@@ -38,15 +39,20 @@ class Contestant:
             is checked, so it holds all that a check needs. A call with threads or processes of its
             own has methods that the harness calls, untimed: `resume` before each sample uses up
             what was made ahead, `pause` after it waits until nothing works in the background, where
-            it would slow whoever is next, and `close` ends it all.
+            it would slow whoever is next, and `close` ends it all. It may do the case's work
+            `repeats` times at once; then `plain` does it once, for the memory it takes, and `note`
+            is added to the row's backend.
         peer (bool): someone else's way, which ours is compared with.
         hold (bool): keep results until the ring of results is larger than the caches.
+        optional (bool): left out, with the reason, where it fails or is wrong. A backend that
+            cannot serve is left out in any case.
     """
 
     name: str
     make: Callable[[Any], Call]
     peer: bool = False
     hold: bool = True
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,11 @@ class Settings:
     threads: int | None = None  # None: as PyTorch chooses
 
     @classmethod
+    def on(cls, device: str) -> "Settings":
+        """For a device: a GPU's events resolve microseconds, and its time is short."""
+        return cls(sample_seconds=0.025, warmup_seconds=0.1) if device == "cuda" else cls()
+
+    @classmethod
     def quick(cls, rounds: int = 3, threads: int | None = None) -> "Settings":
         return cls(rounds, sample_seconds=0.001, warmup_seconds=0.001, threads=threads)
 
@@ -136,12 +147,18 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The answer to a case; `order` has the names in the order in which they were timed."""
+    """The answer to a case.
+
+    Args:
+        order (tuple of str): the names in the order in which they were timed.
+        left_out (dict): the names of contestants that were not timed, and why.
+    """
 
     case: Case
     threads: int
     timings: tuple[Timing, ...]
     order: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def best_peer(self) -> Timing | None:
@@ -214,9 +231,14 @@ def measure(
         ring: deque = deque(maxlen=results_past_cache(case.result_bytes, case.device))
         runners = [_Runner(c, _role(c), case, inputs, ring) for c in case.contestants]
         runners += [_Runner(c, "ceiling", case, inputs, ring) for c in case.ceilings]
-        for runner in runners:
+        left_out: dict[str, str] = {}
+        for runner in list(runners):
             stack.callback(runner.close)
-            runner.check(case.checked_calls)
+            reason = runner.admit(case.checked_calls)
+            if reason is not None:
+                left_out[runner.name] = reason
+                runners.remove(runner)
+                runner.close()
         for runner in runners:  # before warming up: it gives free memory back to the system
             runner.measure_peak()
         for runner in runners:
@@ -230,7 +252,7 @@ def measure(
         for runner in runners:
             runner.check(1)
         timings = tuple(runner.timing() for runner in runners)
-    return Measurement(case, threads, timings, tuple(order))
+    return Measurement(case, threads, timings, tuple(order), left_out)
 
 
 def results_past_cache(result_bytes: int, device: str = "cpu") -> int:
@@ -273,12 +295,26 @@ class _Runner:
 
     def __init__(self, entry, role, case: Case, inputs, ring: deque):
         self.name, self.role = entry.name, role
+        self._optional = getattr(entry, "optional", False)
         self._make, self._case, self._inputs = entry.make, case, inputs
         self._ring = ring if getattr(entry, "hold", True) else deque(maxlen=0)
         self._call: Call | None = None
         self._calls = 1
         self._peak: int | None = None
         self._seconds: list[float] = []
+
+    def admit(self, calls: int) -> str | None:
+        """Check it; why it is left out, or None."""
+        try:
+            self.check(calls)
+        except BackendUnavailable as error:
+            return str(error)
+        except Exception as error:
+            if not self._optional:
+                raise
+            kind = "" if isinstance(error, WrongAnswer) else f"{type(error).__name__}: "
+            return kind + (str(error).strip().splitlines() or [""])[0]
+        return None
 
     def check(self, calls: int) -> None:
         if self.role == "ceiling":
@@ -296,7 +332,7 @@ class _Runner:
 
     def measure_peak(self) -> None:
         with self._running() as call:
-            self._peak = peak_extra_bytes(call, self._case.device)
+            self._peak = peak_extra_bytes(getattr(call, "plain", call), self._case.device)
 
     def warm_up(self, settings: Settings, stopwatch: Stopwatch) -> None:
         """Run until `warmup_seconds` have passed, then choose how many calls make a sample."""
@@ -308,7 +344,8 @@ class _Runner:
 
     def sample(self, stopwatch: Stopwatch) -> None:
         with self._running() as call:
-            self._seconds.append(self._time(call, stopwatch, self._calls) / self._calls)
+            done = self._calls * getattr(call, "repeats", 1)
+            self._seconds.append(self._time(call, stopwatch, self._calls) / done)
 
     def timing(self) -> Timing:
         return Timing(self.name, self.role, np.array(self._seconds), self._peak)
@@ -337,6 +374,7 @@ class _Runner:
     def _running(self) -> Iterator[Call]:
         if self._call is None:
             self._call = self._make(self._inputs)
+            self.name += getattr(self._call, "note", "")
         _tell(self._call, "resume")
         yield self._call
         _tell(self._call, "pause")

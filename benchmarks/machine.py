@@ -56,7 +56,12 @@ def isa() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit ("none" before the first), with "+dirty" where files differ from it."""
+    """The checkout's commit ("none" before the first), with "+dirty" where files differ from it.
+
+    A copy without git's history is told by PYSEQ_COMMIT what it is a copy of.
+    """
+    if "PYSEQ_COMMIT" in os.environ:
+        return os.environ["PYSEQ_COMMIT"]
     found = _output("git", "rev-parse", "--short=12", "HEAD") or "none"
     rest = (".", ":(exclude)benchmarks/results")  # an earlier run's rows change no measurement
     return found + ("+dirty" if _output("git", "status", "--porcelain", "--", *rest) else "")

@@ -1,25 +1,31 @@
 """Run benchmarks: ``python -m benchmarks.run OP [--quick] [--rounds N] [--threads N] [--save]``.
 
 ``pyseq bench OP`` does the same. Rows are stored only with ``--save``: most runs are made out of
-curiosity or on a busy machine, and a row, once appended, stays.
+curiosity or on a busy machine, and a row, once appended, stays. ``--results FOLDER`` stores them
+elsewhere, after each case and whatever they are worth, and goes on after a case that failed.
 """
 
 import argparse
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks import machine, registry, rows, table
-from benchmarks.harness import Measurement, Settings, measure
+from benchmarks.harness import Case, Measurement, Settings, measure
 
 BUSY = 0.1  # share of the machine's CPU time that others may use when rows are stored
 
 
 class BadRequest(ValueError):
     """The request does not fit; told in one sentence."""
+
+
+class CasesFailed(RuntimeError):
+    """Some cases were not measured; the others were, and are stored."""
 
 
 def run(
@@ -29,6 +35,7 @@ def run(
     rounds: int | None = None,
     threads: int | None = None,
     save: bool = False,
+    results: Path | None = None,
     device: str = "auto",
     show: Callable[[Measurement], None] | None = None,
 ) -> Path | None:
@@ -40,6 +47,8 @@ def run(
         rounds (int): samples per contestant; None is 20, or 3 if quick.
         threads (int): CPU threads of PyTorch and pyseq; None leaves PyTorch's choice.
         save (bool): append rows to ``results/<device>/<op>.csv`` when all cases are done.
+        results (Path): append rows in this folder instead, after each case, and go on after a case
+            that failed.
         device (str): "cpu", "cuda", or "auto": cuda where there is one.
         show (Callable): given each measurement as soon as it is made.
 
@@ -50,20 +59,44 @@ def run(
         BadRequest: an unknown op or device; with save: quick, fewer than 10 rounds, or a machine
             that is busy with something else.
         WrongAnswer: a contestant is wrong; no row is stored.
+        CasesFailed: with `results`, after all cases, that some of them failed.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     _refuse(op, rounds, threads, device)
     if save:
         _refuse_to_store(quick, rounds)
-    settings = Settings.quick() if quick else Settings()
+    settings = Settings.quick() if quick else Settings.on(device)
     settings = replace(settings, rounds=rounds or settings.rounds, threads=threads)
+    show = show or (lambda measurement: None)
+    cases = registry.cases(op, quick=quick, device=device)
+    if results is not None:
+        return _each(cases, settings, results, show)
     measurements = []
-    for case in registry.cases(op, quick=quick, device=device):
+    for case in cases:
         measurements.append(measure(case, settings))
-        if show is not None:
-            show(measurements[-1])
+        show(measurements[-1])
     return rows.store(measurements) if save else None
+
+
+def _each(
+    cases: Sequence[Case], settings: Settings, results: Path, show: Callable[[Measurement], None]
+) -> Path | None:
+    """Measure and store case by case; what fails is told, and fails the run at its end."""
+    path, failed = None, []
+    for case in cases:
+        try:
+            measurement = measure(case, settings)
+        except Exception as error:
+            traceback.print_exc()
+            words = (str(error).strip().splitlines() or [""])[0]
+            failed.append(f"{case.shape}, {case.direction}, {case.dtype}: {words}")
+            continue
+        show(measurement)
+        path = rows.store([measurement], results)
+    if failed:
+        raise CasesFailed(f"{len(failed)} of {len(cases)} cases failed; " + "; ".join(failed))
+    return path
 
 
 def _refuse(op: str, rounds: int | None, threads: int | None, device: str) -> None:
@@ -91,19 +124,25 @@ def _refuse_to_store(quick: bool, rounds: int | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 2 after one sentence on stderr."""
+    """The command line; 0, 1 if cases failed, or 2 after one sentence on stderr."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("op", help=f"one of {', '.join(registry.known())}")
     parser.add_argument("--quick", action="store_true", help="small inputs, to see that it works")
     parser.add_argument("--rounds", type=int, help="samples per contestant, by default 20")
     parser.add_argument("--threads", type=int, help="CPU threads, by default as PyTorch chooses")
     parser.add_argument("--save", action="store_true", help="append rows to benchmarks/results")
+    parser.add_argument("--results", type=Path, help="append rows in this folder, case by case")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     try:
-        path = run(**vars(parser.parse_args(arguments)), show=lambda m: print(table.text(m)))
+        path = run(
+            **vars(parser.parse_args(arguments)), show=lambda m: print(table.text(m), flush=True)
+        )
     except BadRequest as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except CasesFailed as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
     if path is not None:
         print(f"rows appended to {path}")
     return 0

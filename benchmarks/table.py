@@ -33,6 +33,7 @@ def text(measurement: Measurement) -> str:
     rows = [HEADER, *cells(measurement)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines += [f"left out: {name}: {why}" for name, why in measurement.left_out.items()]
     return "\n".join([title(measurement), *lines, ""])
 
 

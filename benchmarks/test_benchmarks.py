@@ -31,7 +31,7 @@ def pytest_generate_tests(metafunc):
 
 @cache
 def measured(case: Case, quick: bool) -> Measurement:
-    return measure(case, Settings.quick() if quick else Settings())
+    return measure(case, Settings.quick() if quick else Settings.on(case.device))
 
 
 def test_contestant(request, case: Case, name: str):

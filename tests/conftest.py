@@ -9,17 +9,35 @@ import pytest
 # the tests that are about threads ask for them. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch  # only here, after the environment is set
+
+# Without a GPU, Triton's kernels run in its interpreter. Triton reads this when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A shell starts background jobs with Ctrl-C ignored, which the trainings of the tests would inherit
 # and, as they should, keep.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "gpu: needs a GPU; without one it is skipped, or with PYSEQ_REQUIRE_CUDA=1 fails"
+    )
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") is None or torch.cuda.is_available():
+        return
+    if os.environ.get("PYSEQ_REQUIRE_CUDA", "0") != "0":
+        pytest.fail("PYSEQ_REQUIRE_CUDA is set, and torch can use no GPU", pytrace=False)
+    pytest.skip("needs a GPU")
+
+
 @pytest.fixture
 def four_threads():
     """As many as a gather of 4 * 2^16 symbols keeps busy."""
-    import torch  # only here, after the environment is set
-
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield

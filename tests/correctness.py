@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from pyseq.ops import backends
 
@@ -46,9 +47,35 @@ STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def cpu_backends(op: str) -> list[str]:
-    """The backends with code for an op that may serve tensors on the CPU."""
-    return ["reference", *(name for name in backends.SERVED_BY[op] if name != "triton")]
+def backends_of(op: str) -> list[str]:
+    """The backends with code for an op; without a GPU, Triton runs in its interpreter."""
+    return ["reference", *backends.SERVED_BY[op]]
+
+
+def place(backend: str) -> torch.device:
+    """Where a backend is tested."""
+    return torch.device("cuda" if backend == "triton" and torch.cuda.is_available() else "cpu")
+
+
+def served_dtype(backend: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype, or the nearest one that a backend serves where it is tested."""
+    if backend != "triton":
+        return dtype
+    if dtype == torch.float64:
+        return torch.float32
+    on_cpu = place(backend).type == "cpu"  # where the interpreter's bfloat16 products are wrong
+    return torch.float16 if dtype == torch.bfloat16 and on_cpu else dtype
+
+
+def served(op: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """The op on one backend, for tensors on the CPU: taken to where it runs, and back."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        there = tree_map_only(Tensor, lambda x: x.to(place(backend)), (arguments, named))
+        out = op(*there[0], **there[1], backend=backend)
+        return tree_map_only(Tensor, Tensor.cpu, out)
+
+    return call
 
 
 def check_correct(
@@ -59,6 +86,7 @@ def check_correct(
     dtype: torch.dtype,
     *,
     constants: Sequence[str] = (),
+    noise: float = FLOAT64_ERROR,
 ) -> None:
     """Apply the rule to the output and every gradient of one op.
 
@@ -73,6 +101,7 @@ def check_correct(
             Strides are kept too.
         dtype: what the op is tested in.
         constants: names of inputs that have no gradient.
+        noise: an error that is allowed beside, for gradients that are zero but for rounding.
     """
     rounded = {
         name: _recast(x, dtype if x.dtype == torch.float64 else x.dtype)
@@ -94,7 +123,7 @@ def check_correct(
         if truth.numel() == 0:
             continue
         error = _error(ours[name], truth)
-        allowed = 2 * reference_error[name] + 4 * eps * float(truth.abs().max()) + FLOAT64_ERROR
+        allowed = 2 * reference_error[name] + 4 * eps * float(truth.abs().max()) + noise
         assert error <= allowed, f"{name} in {dtype}: error {error:.3g}, allowed {allowed:.3g}"
 
 
@@ -107,13 +136,13 @@ def check_options(
     backend: str,
     **options: Any,
 ) -> None:
-    """Apply the rule with the same options to all three."""
+    """Apply the rule with the same options to all three, in the `served_dtype`."""
     check_correct(
-        partial(op, backend=backend, **options),
+        partial(served(op, backend), **options),
         partial(exact, **options),
         partial(reference, **options),
         tensors,
-        dtype,
+        served_dtype(backend, dtype),
     )
 
 

@@ -36,8 +36,8 @@ class EvaluateConfig:
     """Context in symbols; default: the model's."""
     use_amp: bool = False
     """Compute in bfloat16 where it is safe (autocast)."""
-    io: Literal["mmap", "pread", "ram"] = "mmap"
-    """How the file is read."""
+    io: Literal["mmap", "pread", "ram", "gpu"] = "mmap"
+    """How the file is read; gpu: once, into the memory of the GPU that the model runs on."""
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
 
@@ -54,14 +54,16 @@ def main(arguments: list[str]) -> int:
     from pyseq.cli.evaluation_table import print_analysis, print_evaluation
     from pyseq.cli.symbol_text import about_another_kind, require_same_tokens
     from pyseq.data.described_stream import describe_stream
-    from pyseq.models.device import choose_device
+    from pyseq.models.device import choose_device, stream_device
     from pyseq.models.predictor import load
 
-    predictor = load(config.ckpt, device=choose_device(config.device))
+    device = choose_device(config.device)
+    predictor = load(config.ckpt, device=device)
     card = predictor.card
     described = describe_stream(
-        config.u16_path, io=config.io, alphabet=card.binning.alphabet, kind=card.kind
-    )
+        config.u16_path, io=config.io, device=stream_device(config.io, device),
+        alphabet=card.binning.alphabet, kind=card.kind,
+    )  # fmt: skip
     stream = described.stream
     require_same_tokens(card.codec, stream)
     counted, (start, stop), held_out = ranges(config.range, stream, card)

@@ -16,7 +16,7 @@ from pyseq.cli import flags
 from pyseq.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
     from pyseq.data.tokenizer import Codec
     from pyseq.models.checkpoint import ModelCard
@@ -54,8 +54,8 @@ class GenerateConfig:
     """Replace what --out names."""
     rate: int = 8000
     """Samples per second of a .wav."""
-    io: Literal["mmap", "pread", "ram"] = "mmap"
-    """How the file is read."""
+    io: Literal["mmap", "pread", "ram", "gpu"] = "mmap"
+    """How the file is read; gpu: once, into the memory of the GPU that the model runs on."""
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
 
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
     card, out = predictor.card, None if config.out is None else Path(config.out)
     if out is not None:
         _check_output(out, config, card)
-    codec, context = card.codec, _context(config, card)
+    codec, context = card.codec, _context(config, card, predictor.device)
     endless = predictor.continuation(
         context,
         temperature=config.temperature,
@@ -110,20 +110,22 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _context(config: GenerateConfig, card: "ModelCard") -> "Tensor":
+def _context(config: GenerateConfig, card: "ModelCard", place: "device") -> "Tensor":
     """The symbols to continue, (T,) uint16; T at least 1."""
     import torch
 
     from pyseq.cli.evaluate import ranges
     from pyseq.cli.symbol_text import about_another_kind, require_same_tokens
     from pyseq.data import U16Stream
+    from pyseq.models.device import stream_device
 
     if config.prompt is not None:
         if card.codec is None:
             raise UserError("--prompt needs a model of text; this one is of numbers")
         return torch.from_numpy(card.codec.encode(os.fsencode(config.prompt)))
     assert config.u16_path is not None
-    with U16Stream(config.u16_path, io=config.io) as stream:
+    kept_on = stream_device(config.io, place)
+    with U16Stream(config.u16_path, io=config.io, device=kept_on) as stream:
         require_same_tokens(card.codec, stream)
         about_kind = about_another_kind(card, stream)
         if about_kind is not None:

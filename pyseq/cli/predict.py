@@ -23,8 +23,8 @@ class PredictConfig:
     """The model that `pyseq train --ckpt` wrote."""
     topk: int = 10
     """How many to show."""
-    io: Literal["mmap", "pread", "ram"] = "mmap"
-    """How the file is read."""
+    io: Literal["mmap", "pread", "ram", "gpu"] = "mmap"
+    """How the file is read; gpu: once, into the memory of the GPU that the model runs on."""
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
 
@@ -36,12 +36,14 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--topk {config.topk}; at least 1 fits")
     from pyseq.cli.symbol_text import about_another_kind, require_same_tokens, show, show_end
     from pyseq.data import U16Stream
-    from pyseq.models.device import choose_device
+    from pyseq.models.device import choose_device, stream_device
     from pyseq.models.predictor import load
 
-    predictor = load(config.ckpt, device=choose_device(config.device))
+    device = choose_device(config.device)
+    predictor = load(config.ckpt, device=device)
     codec = predictor.card.codec
-    with U16Stream(config.u16_path, io=config.io) as stream:
+    kept_on = stream_device(config.io, device)
+    with U16Stream(config.u16_path, io=config.io, device=kept_on) as stream:
         require_same_tokens(codec, stream)
         about_kind = about_another_kind(predictor.card, stream)
         if about_kind is not None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import torch
 
 from pyseq.data.stream_info import MAX_ALPHABET, Kind, StreamInfo, read_info, tokenizer_path
 from pyseq.data.tokenizer import Tokenizer
@@ -70,6 +71,7 @@ def describe_stream(
     paths: Paths,
     *,
     io: str = "mmap",
+    device: torch.device | None = None,
     alphabet: int | None = None,
     kind: Literal["auto", "tokens", "values"] = "auto",
 ) -> DescribedStream:
@@ -78,6 +80,7 @@ def describe_stream(
     Args:
         paths (str | PathLike | list of them): a file, several, or a glob.
         io (str): how symbols are read later, see `U16Stream`.
+        device (torch.device | None): where io "gpu" keeps them.
         alphabet (int | None): the declared size; None takes the JSON's, or the highest symbol + 1.
         kind (str): "tokens", "values", or "auto": the JSON's, or a guess from the data.
 
@@ -88,7 +91,7 @@ def describe_stream(
     """
     with warnings.catch_warnings(record=True) as suspicions:
         warnings.simplefilter("always")
-        stream = U16Stream(paths, io=io)
+        stream = U16Stream(paths, io=io, device=device)
     opened = _Opened(stream)
     if alphabet is not None and not 1 <= alphabet <= MAX_ALPHABET:
         raise UserError(f"--alphabet {alphabet}; 1 to {MAX_ALPHABET} fits")

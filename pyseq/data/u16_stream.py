@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from pyseq.data.stream_info import LLM_C_HEADER_BYTES, info_path, tokenizer_path
+from pyseq.data.upload import upload, upload_device
 from pyseq.errors import UserError
 from pyseq.ops import backends
 
-IO_MODES = ("mmap", "pread", "ram")
+IO_MODES = ("mmap", "pread", "ram", "gpu")
 RESIDENT_BYTES = 1 << 30  # mmap: how much of the files may count as this process's memory
 FAULT_BYTES = 1 << 16  # Linux maps up to 16 pages around each page fault
 
@@ -59,10 +60,16 @@ class U16Stream:
             go whenever more than about 1 GiB could have been touched.
             "pread" reads each window with a system call: resident memory stays flat.
             "ram" loads the stream when it is opened.
+            "gpu" loads it into the memory of `device` when it is opened; `gather_windows` then
+            works there. Slices are copied back.
+            Of "ram" and "gpu" nothing in a file matters any more once the stream is open.
+        device (torch.device | str | None): where "gpu" keeps the stream; None is the current CUDA
+            device. On "cpu" it behaves alike without a GPU, for tests.
 
     Raises:
         UserError: a file is missing, a directory, unreadable, empty, has an odd number of bytes or
-            a header whose count is wrong; one sentence that names the file.
+            a header whose count is wrong; one sentence that names the file. Or `io` is "gpu", and
+            there is no such GPU, or the stream does not fit into its free memory.
 
     Example:
         >>> import tempfile, numpy as np
@@ -74,21 +81,33 @@ class U16Stream:
         3 [6, 65535]
     """
 
-    def __init__(self, path_or_paths_or_glob: Paths, *, io: str = "mmap"):
+    def __init__(
+        self,
+        path_or_paths_or_glob: Paths,
+        *,
+        io: str = "mmap",
+        device: torch.device | str | None = None,
+    ):
         if io not in IO_MODES:
             raise UserError(f"io is {io!r}; {', '.join(IO_MODES)} fit")
+        if io != "gpu" and device is not None:
+            raise ValueError(f"U16Stream: device is {device}; io='gpu', not {io!r}, has a device")
         self.io = io
+        self.device = upload_device(device) if io == "gpu" else None
         self.shards = [_inspect(path) for path in _expand(path_or_paths_or_glob)]
         self.starts = np.cumsum([0] + [shard.symbols for shard in self.shards])
         self._descriptors = [_open(shard.path) for shard in self.shards]
         self._close_descriptors = weakref.finalize(self, _close, self._descriptors)
         self._maps: list[mmap.mmap] = []
         self._arrays: list[np.ndarray] = []
+        self._resident: Tensor | None = None  # (S,) uint16, on the device
         self._touched_bytes = 0
         if io == "mmap":
             self._map()
         elif io == "ram":
             self._load()
+        elif self.device is not None:
+            self._resident = upload(self._name, len(self), self.device, self._read_files)
         self._warn_if_big_endian()
 
     def _map(self) -> None:
@@ -101,8 +120,7 @@ class U16Stream:
 
     def _load(self) -> None:
         whole = np.empty(len(self), np.uint16)
-        for index, shard in enumerate(self.shards):
-            self._pread(index, 0, whole[self.starts[index] : self.starts[index] + shard.symbols])
+        self._read_files(0, whole)
         self._arrays = [whole]
 
     def __len__(self) -> int:
@@ -124,6 +142,9 @@ class U16Stream:
         self._require_open()
         if len(out) == 0:
             return
+        if self._resident is not None:
+            torch.from_numpy(out).copy_(self._resident[start : start + len(out)])
+            return
         refusals = {"native": backends.refuse_native}
         # Native code survives a truncated mapping, which numpy does not; without it files are read.
         if backends.choose("gather_windows", "auto", refusals) == "native":
@@ -137,6 +158,9 @@ class U16Stream:
         if self.io == "ram":
             out[:] = self._arrays[0][start : start + len(out)]
             return
+        self._read_files(start, out)
+
+    def _read_files(self, start: int, out: np.ndarray) -> None:
         done = 0
         while done < len(out):
             index = int(np.searchsorted(self.starts, start + done, side="right")) - 1
@@ -155,9 +179,20 @@ class U16Stream:
                 raise UserError(f"{shard.path} ended while it was read")
             view, offset = view[got:], offset + got
 
-    def symbol_source(self) -> Any:
-        """The stream as a `_core.SymbolSource`, which lives no longer than the stream is open."""
+    def resident(self) -> Tensor | None:
+        """The symbols (S,), uint16, where `io` "gpu" keeps them; None for other modes."""
         self._require_open()
+        return self._resident
+
+    def symbol_source(self) -> Any:
+        """The stream as a `_core.SymbolSource`, which lives no longer than the stream is open.
+
+        Raises:
+            ValueError: the stream is closed, or is kept on a GPU.
+        """
+        self._require_open()
+        if self.io == "gpu":
+            raise ValueError(f"U16Stream: native code cannot read a stream kept on {self.device}")
         return self._symbol_source
 
     @cached_property
@@ -190,8 +225,11 @@ class U16Stream:
                 self._touched_bytes = 0
 
     def verify(self) -> None:
-        """Raise UserError if a file was truncated or replaced since the stream was opened."""
-        if self.io == "ram":
+        """Raise UserError if a file was truncated or replaced since the stream was opened.
+
+        Streams that were loaded when they were opened ("ram", "gpu") stay what they are.
+        """
+        if self.io in ("ram", "gpu"):
             return
         for shard in self.shards:
             try:
@@ -248,9 +286,13 @@ class U16Stream:
             raise ValueError("U16Stream: the stream is closed")
 
     def close(self) -> None:
-        """Let go of files and memory; reading afterwards is a ValueError."""
+        """Let go of files and memory; reading afterwards is a ValueError.
+
+        The memory of a GPU goes back to PyTorch, which may keep it for other tensors.
+        """
         self.__dict__.pop("_symbol_source", None)
         self._arrays, self._maps = [], []  # a mapping ends when nothing refers to it any more
+        self._resident = None
         self._close_descriptors()
 
     def __enter__(self) -> "U16Stream":
@@ -260,14 +302,19 @@ class U16Stream:
         self.close()
 
     def __reduce__(self):
-        return _reopen, ([shard.path for shard in self.shards], self.io)
+        return _reopen, ([shard.path for shard in self.shards], self.io, self.device)
+
+    @property
+    def _name(self) -> str:
+        more = len(self.shards) - 1
+        return f"{self.shards[0].path}{f' and {more} more' if more else ''}"
 
     def __repr__(self) -> str:
         return f"U16Stream({len(self.shards)} shards, {len(self)} symbols, io={self.io!r})"
 
 
-def _reopen(paths: list[Path], io: str) -> U16Stream:
-    return U16Stream(list(paths), io=io)
+def _reopen(paths: list[Path], io: str, device: torch.device | None) -> U16Stream:
+    return U16Stream(list(paths), io=io, device=device)
 
 
 def _expand(given: Paths) -> list[Path]:

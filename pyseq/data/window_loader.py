@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyseq.data.order import WindowOrder
+from pyseq.data.transfer import Transfer
 from pyseq.data.u16_stream import U16Stream
 from pyseq.ops import gather_windows
 
@@ -23,7 +24,12 @@ class WindowLoader:
     of that order; rank r takes its r-th contiguous slice; the last, smaller batch is dropped.
 
     Each `iter()` starts the next epoch; the first one after `load_state_dict` or `set_epoch` goes
-    on from there instead. Batches are pinned in memory when CUDA is there.
+    on from there instead.
+
+    "offset" is always on the CPU. "window" is where the stream is kept, if its `io` is "gpu".
+    Otherwise it is on `device`, where symbols arrive as 2 bytes and are widened, one batch ahead
+    of what the GPU computes; or without a `device` on the CPU, pinned when CUDA is there. Nothing
+    waits for a GPU: it orders the work by itself for the stream that is current at `next()`.
 
     Args:
         stream (U16Stream): where the symbols come from.
@@ -38,6 +44,8 @@ class WindowLoader:
         start (int): first symbol that may be used.
         stop (int): one past the last symbol that may be used; None is the end of the stream.
         threads (int): that gather a batch, at least 1; None is `torch.get_num_threads()`.
+        device (torch.device | str | None): where windows are wanted; None leaves them where they
+            are gathered, which is all that fits a stream that a GPU keeps, but that GPU itself.
 
     Raises:
         ValueError: the range holds less than one batch of windows, or an argument does not fit.
@@ -58,6 +66,7 @@ class WindowLoader:
         start: int = 0,
         stop: int | None = None,
         threads: int | None = None,
+        device: torch.device | str | None = None,
     ):
         stop = len(stream) if stop is None else stop
         _check(len(stream), length, batch_size, rank, world_size, stride, start, stop, threads)
@@ -65,6 +74,7 @@ class WindowLoader:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.shuffle, self.stride, self.dtype = shuffle, stride, dtype
         self.start, self.stop, self.threads = start, stop, threads
+        self._copied_to = _copied_to(stream, device)
         self.windows = (stop - start - length) // stride + 1
         if self.windows < batch_size:
             raise ValueError(
@@ -96,24 +106,14 @@ class WindowLoader:
         """Yield the batches of one epoch, or what is left of it."""
         if not self._goes_on:
             self._begin(self._epoch + 1)
+        to = self._copied_to
+        batches = _Gathered(self) if to is None else _Sent(self, to)
         while self._position + self.batch_size <= self.windows:
-            batch = self._batch(self._position)
+            batch = batches.at(self._order, self._position)
             self._goes_on = False
             self._position += self.batch_size
             yield batch
         self._goes_on = False
-
-    def _batch(self, position: int) -> dict[str, Tensor]:
-        share = self.batch_size // self.world_size
-        windows = torch.from_numpy(self._order(position + self.rank * share, share))
-        offset = windows * self.stride + self.start
-        window = torch.empty(
-            share, self.length, dtype=self.dtype, pin_memory=torch.cuda.is_available()
-        )
-        gather_windows(
-            self.stream, offset, self.length, dtype=self.dtype, out=window, threads=self.threads
-        )
-        return {"window": window, "offset": offset}
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is, in numbers that do not depend on ranks or batch size."""
@@ -158,6 +158,72 @@ class WindowLoader:
         self.seed = state["seed"]
         self._begin(state["epoch"], state["position"])
         self._goes_on = True
+
+
+class _Gathered:
+    """Batches that are ready once they are gathered."""
+
+    def __init__(self, loader: WindowLoader):
+        self.loader = loader
+        self.on_cpu = loader.stream.device is None
+
+    def at(self, order: WindowOrder, position: int) -> dict[str, Tensor]:
+        offset = self.offset(order, position)
+        return {"window": self.gathered(offset, self.loader.dtype), "offset": offset}
+
+    def offset(self, order: WindowOrder, position: int) -> Tensor:
+        """Of this rank's windows, (share,) int64."""
+        loader = self.loader
+        share = loader.batch_size // loader.world_size
+        windows = torch.from_numpy(order(position + loader.rank * share, share))
+        return windows * loader.stride + loader.start
+
+    def gathered(self, offset: Tensor, dtype: torch.dtype) -> Tensor:
+        loader, out = self.loader, None
+        if self.on_cpu and torch.cuda.is_available():
+            out = torch.empty(len(offset), loader.length, dtype=dtype, pin_memory=True)
+        return gather_windows(
+            loader.stream, offset, loader.length, dtype=dtype, out=out, threads=loader.threads
+        )
+
+
+class _Sent(_Gathered):
+    """Batches on their way to a device; the next one is sent before the last is handed out."""
+
+    def __init__(self, loader: WindowLoader, device: torch.device):
+        super().__init__(loader)
+        self.transfer = Transfer(device, loader.dtype)
+        self.on_its_way: tuple[WindowOrder, int] | None = None
+
+    def at(self, order: WindowOrder, position: int) -> dict[str, Tensor]:
+        if self.on_its_way != (order, position):  # the first one, or the loader was set elsewhere
+            self.send(order, position)
+        offset, window, self.on_its_way = self.next_offset, self.transfer.receive(), None
+        following = position + self.loader.batch_size
+        if following + self.loader.batch_size <= self.loader.windows:
+            self.send(order, following)
+        return {"window": window, "offset": offset}
+
+    def send(self, order: WindowOrder, position: int) -> None:
+        self.next_offset = self.offset(order, position)
+        self.transfer.send(self.gathered(self.next_offset, torch.uint16))
+        self.on_its_way = (order, position)
+
+
+def _copied_to(stream: U16Stream, wanted: torch.device | str | None) -> torch.device | None:
+    """Where windows are copied after they were gathered, if anywhere."""
+    if wanted is None:
+        return None
+    device = torch.device(wanted)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    if stream.device is None:
+        return device
+    if stream.device != device:
+        raise ValueError(
+            f"WindowLoader: device is {device}; the stream is kept on {stream.device}, which fits"
+        )
+    return None
 
 
 def _check(symbols, length, batch_size, rank, world_size, stride, start, stop, threads) -> None:

@@ -28,3 +28,20 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}, but torch sees {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def stream_device(io: str, device: torch.device) -> torch.device | None:
+    """Which GPU keeps the stream that a model on `device` reads, if one does.
+
+    Args:
+        io (str): what `--io` says.
+        device (torch.device): where the model runs.
+
+    Raises:
+        UserError: `--io gpu`, and the model does not run on a GPU.
+    """
+    if io != "gpu":
+        return None
+    if device.type != "cuda" and torch.cuda.is_available():
+        raise UserError(f"--io gpu, but --device {device}; cuda fits, or --io mmap, pread or ram")
+    return device if device.type == "cuda" else torch.device("cuda")

@@ -8,22 +8,25 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+from torch import Tensor
+
 from pyseq.errors import BackendUnavailable
+from pyseq.kernels import launch
 
 BACKENDS = ("reference", "native", "triton")
 NOT_BUILT = "running from a checkout that was not built: pip install -e ."
 
 # The ops, and which backends beside the reference have code for each; `pyseq doctor` shows it.
 SERVED_BY: dict[str, tuple[str, ...]] = {
-    "adaptive_attention": (),
-    "cosine_attention": (),
-    "cosine_decode": (),
-    "exponential_smoothing": (),
+    "adaptive_attention": ("triton",),
+    "cosine_attention": ("triton",),
+    "cosine_decode": ("triton",),
+    "exponential_smoothing": ("triton",),
     "gather_windows": ("native", "triton"),
-    "hard_attention": (),
-    "patch_embed": (),
-    "prepare_keys": (),
-    "scale_cross_entropy": (),
+    "hard_attention": ("triton",),
+    "patch_embed": ("triton",),
+    "prepare_keys": ("triton",),
+    "scale_cross_entropy": ("triton",),
 }
 
 logger = logging.getLogger("pyseq")
@@ -77,6 +80,16 @@ def refuse_triton() -> str | None:
     return None
 
 
+def triton_refusal(x: Tensor, *limits: Refusal) -> Refusal:
+    """Why Triton cannot serve a call on tensors like x, the op's own `limits` last."""
+
+    def refuse() -> str | None:
+        asked: list[Refusal] = [lambda: launch.refuse(x), refuse_triton, *limits]
+        return next((reason for ask in asked if (reason := ask()) is not None), None)
+
+    return refuse
+
+
 def choose(op: str, backend: str, refusals: Mapping[str, Refusal]) -> str:
     """Return the name of the backend that serves this call.
 
@@ -112,7 +125,9 @@ def _first_that_serves(op: str, refusals: Mapping[str, Refusal]) -> str:
     reasons = []
     choice = "reference"
     for name, refuse in refusals.items():
-        reason = refuse()
+        # The interpreter is for those who name it: it is slower than any other backend.
+        interpreter = name == "triton" and launch.interpreted()
+        reason = "TRITON_INTERPRET is set" if interpreter else refuse()
         if reason is None:
             choice = name
             break

@@ -90,8 +90,8 @@ class TrainConfig:
     range's frequencies."""
     augment_mask: float = 0.0
     """Tokens: share of the symbols it reads that training hides."""
-    io: Literal["mmap", "pread", "ram"] = "mmap"
-    """How the file is read."""
+    io: Literal["mmap", "pread", "ram", "gpu"] = "mmap"
+    """How the file is read; gpu: once, into the memory of the GPU that the model runs on."""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of the stream for training, validation and test, in this order."""
     max_samples: int | None = None

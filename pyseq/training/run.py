@@ -19,7 +19,7 @@ from pyseq.data.splits import Splits, split_stream
 from pyseq.data.stream_info import Kind, info_path
 from pyseq.errors import UserError
 from pyseq.models.checkpoint import MODELS, ModelCard, is_model_file
-from pyseq.models.device import choose_device
+from pyseq.models.device import choose_device, stream_device
 from pyseq.models.sequence_model import SequenceModel
 from pyseq.training.batches import TrainingBatches
 from pyseq.training.config import TrainConfig, threads_to_use
@@ -141,8 +141,9 @@ def prepare(config: TrainConfig) -> Run:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     described = describe_stream(
-        config.u16_path, io=config.io, alphabet=config.alphabet, kind=config.kind
-    )
+        config.u16_path, io=config.io, device=stream_device(config.io, device),
+        alphabet=config.alphabet, kind=config.kind,
+    )  # fmt: skip
     splits = split_stream(len(described.stream), config.seq_len + 1, config.split)
     trained = _training_range(config, splits)
     counts = described.counts(*splits.train)
@@ -295,12 +296,17 @@ def _training_batches(
         )
     loader = WindowLoader(
         described.stream, window, config.batch, seed=config.seed, stride=stride, start=start,
-        stop=stop, threads=threads,
+        stop=stop, threads=threads, device=_batch_device(config),
     )  # fmt: skip
     steps = math.ceil(len(loader) * config.epochs / config.gradient_accumulation)
     steps = min(steps, config.max_steps or steps)
     batches = min(len(loader) * config.epochs, steps * config.gradient_accumulation)
     return TrainingBatches(loader, batches, config.ignore_fingerprint), steps
+
+
+def _batch_device(config: TrainConfig) -> str | None:
+    """The GPU that batches are copied to, if the model runs on one."""
+    return None if config.device == "cpu" else config.device
 
 
 def _validation_loader(
@@ -312,4 +318,5 @@ def _validation_loader(
     return WindowLoader(
         described.stream, config.seq_len + 1, min(config.batch, windows), shuffle=False,
         stride=config.seq_len, start=start, stop=stop, threads=threads,
+        device=_batch_device(config),
     )  # fmt: skip

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import harness, machine, rows
+from benchmarks import harness, machine, rows, run, table
 from benchmarks.bench_gather_windows import cases as gather_cases
 from benchmarks.harness import Case, Ceiling, Contestant, Settings, WrongAnswer, measure
 from benchmarks.memory import peak_extra_bytes
+from pyseq.errors import BackendUnavailable
 
 MIB = 2**20
 
@@ -200,6 +201,74 @@ def test_contestants_of_one_name_and_ceilings_of_two_units_are_refused():
     ]
     with pytest.raises(ValueError, match=r"GB/s.*TFLOP/s"):
         measure(case_of(twice[:1], ceilings))
+
+
+def test_what_cannot_run_is_left_out_and_told():
+    def unavailable(_):
+        raise BackendUnavailable("answer: backend 'abacus' cannot serve this call")
+
+    def broken(_):
+        raise RuntimeError("no kernel image\nand more")
+
+    clock = Clock()
+    right = Contestant("right", clock.contestant("right", [1.0]))
+    wrong = clock.contestant("wrong", [1.0], answer=41.0)
+    contestants = [
+        Contestant("abacus", unavailable),
+        right,
+        Contestant("broken", broken, peer=True, optional=True),
+        Contestant("wrong", wrong, peer=True, optional=True),
+    ]
+    measurement = measure(case_of(contestants), SETTINGS, stopwatch=clock)
+    assert [timing.name for timing in measurement.timings] == ["right"]
+    assert clock.log.count("wrong") == 1  # checked, and not timed
+    assert measurement.left_out.keys() == {"abacus", "broken", "wrong"}
+    assert measurement.left_out["broken"] == "RuntimeError: no kernel image"
+    assert "41.0; 42 fits" in measurement.left_out["wrong"]
+    assert "left out: broken: RuntimeError: no kernel image" in table.text(measurement)
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        measure(case_of([Contestant("broken", broken)]), SETTINGS, stopwatch=clock)
+
+
+def test_a_call_that_does_the_work_several_times_is_divided_and_named():
+    class Graph:
+        repeats, note = 4, ", in fours"
+        plain_calls = 0
+
+        def __call__(self):
+            clock.now += 1.0
+            return 42.0
+
+        def plain(self):
+            self.plain_calls += 1
+
+    clock, graph = Clock(), Graph()
+    measurement = measure(
+        case_of([Contestant("graph", lambda _: graph)]), SETTINGS, stopwatch=clock
+    )
+    [timing] = measurement.timings
+    assert timing.name == "graph, in fours"
+    assert timing.seconds.tolist() == [0.25] * SETTINGS.rounds
+    assert graph.plain_calls == 1
+    assert set(measurement.order) == {"graph, in fours"}
+
+
+def test_with_a_folder_for_results_a_failed_case_stops_nothing(tmp_path, monkeypatch, capsys):
+    clock = Clock()
+    good = case_of([Contestant("right", clock.contestant("right", [1.0]))])
+    bad = replace(good, shape="B=2", contestants=[Contestant("wrong", lambda _: lambda: 41.0)])
+    monkeypatch.setattr(run.registry, "known", lambda: ["answer"])
+    cases = {"quick": [good, bad, replace(good, shape="B=3")]}
+    monkeypatch.setattr(run.registry, "cases", lambda op, quick, device: cases["quick"])
+    monkeypatch.setenv("PYSEQ_COMMIT", "0123abc")
+    assert run.main(["answer", "--quick", "--device", "cpu", "--results", str(tmp_path)]) == 1
+    assert "1 of 3 cases failed; B=2, forward, float32: answer" in capsys.readouterr().err
+    [path] = tmp_path.glob("*/answer.csv")
+    stored = rows.read(path)
+    assert [row["shape"] for row in stored] == ["B=1", "B=3"]
+    assert {row["commit"] for row in stored} == {"0123abc"}
+    cases["quick"] = [good]
+    assert run.main(["answer", "--quick", "--device", "cpu", "--results", str(tmp_path)]) == 0
 
 
 def test_results_are_kept_until_they_do_not_fit_in_the_cache():

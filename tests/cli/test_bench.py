@@ -21,7 +21,7 @@ def test_a_quick_run_prints_every_contestant_and_stores_nothing(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "no benchmark is called 'nothing'; known: gather_windows, training_step"),
+        (["nothing"], "no benchmark is called 'nothing'; known: adaptive_attention, cosine_"),
         (["gather_windows", "--quick", "--save"], "a quick run is no measurement"),
         (["gather_windows", "--save", "--rounds", "9"], "9 rounds; at least 10"),
         (["gather_windows", "--threads", "0"], "at least 1 of each fits"),

@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from pyseq.data import U16Stream, u16_stream
+from pyseq.data import U16Stream, u16_stream, upload
 from pyseq.errors import UserError
 from pyseq.ops import backends, gather_windows
 
-MODES = ("mmap", "pread", "ram")
+MODES = ("mmap", "pread", "ram", "gpu")
+
+
+def opened(path, io) -> U16Stream:
+    """In any mode; without a GPU, what is for one is kept on the CPU, which must behave alike."""
+    device = "cpu" if io == "gpu" and not torch.cuda.is_available() else None
+    return U16Stream(path, io=io, device=device)
 
 
 def write(path, symbols) -> str:
@@ -45,7 +51,7 @@ def either_core(request, monkeypatch):
 @pytest.mark.parametrize("io", MODES)
 def test_slices_like_python(tmp_path, symbols, io):
     path = write(tmp_path / "s.u16", symbols)
-    with U16Stream(path, io=io) as stream:
+    with opened(path, io) as stream:
         assert len(stream) == 4000
         for window in (slice(None), slice(0, 1), slice(3999, None), slice(-5, None),
                        slice(10, 10), slice(20, 10), slice(0, 99999)):  # fmt: skip
@@ -62,7 +68,7 @@ def test_shards_are_one_stream(tmp_path, symbols, io):
     for name, (a, b) in {"a": (0, 1), "b": (1, 1500), "c": (1500, 4000)}.items():
         write(tmp_path / f"{name}.u16", symbols[a:b])
     for given in (str(tmp_path / "*.u16"), sorted(tmp_path.iterdir())):
-        with U16Stream(given, io=io) as stream:
+        with opened(given, io) as stream:
             assert stream[:].tolist() == symbols.tolist()
             assert stream[1490:1510].tolist() == symbols[1490:1510].tolist()
 
@@ -71,7 +77,7 @@ def test_shards_are_one_stream(tmp_path, symbols, io):
 def test_header_of_llm_c_is_skipped(tmp_path, symbols, io):
     path = tmp_path / "h.bin"
     path.write_bytes(header(4000) + symbols.astype("<u2").tobytes())
-    with U16Stream(path, io=io) as stream:
+    with opened(path, io) as stream:
         assert stream[:].tolist() == symbols.tolist()
 
 
@@ -82,7 +88,7 @@ def test_a_name_with_brackets_is_a_name_first(tmp_path, symbols):
 
 def test_fingerprint_is_of_the_content(tmp_path, symbols):
     path = write(tmp_path / "a.u16", symbols)
-    prints = {U16Stream(path, io=io).fingerprint for io in MODES}
+    prints = {opened(path, io).fingerprint for io in MODES}
     prints.add(U16Stream(shutil.copy(path, tmp_path / "other name")).fingerprint)
     assert len(prints) == 1
     changed = symbols.copy()
@@ -134,7 +140,7 @@ def test_fingerprint_sees_how_many_symbols_there_are(tmp_path):
 def test_the_environment_can_keep_native_code_out(tmp_path, symbols, io, monkeypatch):
     monkeypatch.setenv("PYSEQ_BACKEND", "reference")
     monkeypatch.setattr(backends, "core", lambda: pytest.fail("native code served"))
-    with U16Stream(write(tmp_path / "s.u16", symbols), io=io) as stream:
+    with opened(write(tmp_path / "s.u16", symbols), io) as stream:
         assert stream[5:15].tolist() == symbols[5:15].tolist()
         windows = gather_windows(stream, torch.tensor([5]), 10)
         assert windows.tolist() == [symbols[5:15].tolist()]
@@ -185,7 +191,7 @@ def test_nothing_to_open(given, words):
 
 
 def test_unknown_io_mode(tmp_path, symbols):
-    with pytest.raises(UserError, match="io is 'gzip'; mmap, pread, ram fit"):
+    with pytest.raises(UserError, match="io is 'gzip'; mmap, pread, ram, gpu fit"):
         U16Stream(write(tmp_path / "s.u16", symbols), io="gzip")
 
 
@@ -263,7 +269,7 @@ def test_replaced_and_removed_files_are_told(tmp_path, symbols, io):
 @pytest.mark.parametrize("io", MODES)
 def test_a_growing_file_keeps_its_length(tmp_path, symbols, io):
     path = write(tmp_path / "s.u16", symbols)
-    with U16Stream(path, io=io) as stream:
+    with opened(path, io) as stream:
         with open(path, "ab") as file:
             file.write(b"1234")
         assert stream[:].tolist() == symbols.tolist()
@@ -326,7 +332,7 @@ def test_mapped_memory_is_let_go(tmp_path, symbols, monkeypatch):
 
 @pytest.mark.parametrize("io", MODES)
 def test_closed_streams_say_so(tmp_path, symbols, io):
-    stream = U16Stream(write(tmp_path / "s.u16", symbols), io=io)
+    stream = opened(write(tmp_path / "s.u16", symbols), io)
     gather_windows(stream, torch.tensor([0]), 5)
     stream.close()
     stream.close()
@@ -347,3 +353,105 @@ def test_pickles_reopen(tmp_path, symbols):
 def test_only_plain_slices(tmp_path, symbols, wrong):
     with U16Stream(write(tmp_path / "s.u16", symbols)) as stream, pytest.raises(TypeError):
         stream[wrong]
+
+
+@pytest.mark.parametrize("io", ["ram", "gpu"])
+def test_what_was_loaded_does_not_depend_on_the_file(tmp_path, symbols, io):
+    path = write(tmp_path / "s.u16", symbols)
+    with opened(path, io) as stream:
+        os.truncate(path, 10)
+        assert stream[:].tolist() == symbols.tolist()
+        os.remove(path)
+        stream.verify()
+        windows = gather_windows(stream, torch.tensor([3990, 0]), 10)
+        assert windows.tolist() == [symbols[3990:].tolist(), symbols[:10].tolist()]
+        assert len(stream.fingerprint) == 32
+
+
+@pytest.mark.parametrize("part", [1, 999, 1000, 3999, 4000, 4001])
+def test_uploads_in_parts_of_any_size(tmp_path, symbols, part, monkeypatch):
+    monkeypatch.setattr(upload, "PART_SYMBOLS", part)
+    write(tmp_path / "a.u16", symbols[:1500])
+    write(tmp_path / "b.u16", symbols[1500:])
+    with opened(str(tmp_path / "*.u16"), "gpu") as stream:
+        assert stream[:].tolist() == symbols.tolist()
+        resident = stream.resident()
+        assert resident.device == stream.device
+        assert resident.tolist() == symbols.tolist()
+
+
+def test_only_what_is_kept_on_a_device_has_one(tmp_path, symbols):
+    path = write(tmp_path / "s.u16", symbols)
+    with U16Stream(path, io="gpu", device="cpu") as stream:
+        assert stream.device == torch.device("cpu")
+        with pytest.raises(ValueError, match="native code cannot read a stream kept on cpu"):
+            stream.symbol_source()
+    with U16Stream(path, io="ram") as stream:
+        assert stream.device is None
+        assert stream.resident() is None
+    with pytest.raises(ValueError, match="device is cuda; io='gpu', not 'mmap', has a device"):
+        U16Stream(path, device="cuda")
+
+
+def test_without_a_gpu_one_sentence_says_what_fits(tmp_path, symbols, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = write(tmp_path / "s.u16", symbols)
+    for device in (None, "cuda", "cuda:1"):
+        with pytest.raises(UserError) as caught:
+            U16Stream(path, io="gpu", device=device)
+        sentence = "io is 'gpu'; no GPU that torch can use; 'mmap', 'pread' or 'ram' fit"
+        assert str(caught.value) == sentence
+
+
+def test_a_gpu_that_is_not_there_is_told(tmp_path, symbols, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="io is 'gpu' on cuda:2; torch sees 2 CUDA devices"):
+        U16Stream(write(tmp_path / "s.u16", symbols), io="gpu", device="cuda:2")
+
+
+@pytest.mark.parametrize("free", [7999, 1 << 20])
+def test_a_stream_that_does_not_fit_is_told_with_the_sizes(tmp_path, symbols, monkeypatch, free):
+    """Known before, or when another process has just taken what was free."""
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(upload, "_free_bytes", lambda device: free)
+    monkeypatch.setattr(torch, "empty", full)
+    path = write(tmp_path / "s.u16", symbols)
+    with pytest.raises(UserError) as caught:
+        U16Stream([path, path], io="gpu", device="cpu")
+    assert str(caught.value) == (
+        f"{path} and 1 more: io is 'gpu', and 8,000 symbols take 0.00 GiB, where cpu has 0.00 GiB"
+        " free; 'mmap', 'pread' or 'ram' fit"
+    )
+
+
+def test_pickles_upload_again(tmp_path, symbols):
+    stream = opened(write(tmp_path / "s.u16", symbols), "gpu")
+    again = pickle.loads(pickle.dumps(stream))
+    assert (again.io, again.device) == ("gpu", stream.device)
+    assert again[:].tolist() == symbols.tolist()
+
+
+@pytest.mark.gpu
+def test_memory_of_the_gpu_is_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(upload, "PART_SYMBOLS", 1 << 18)
+    symbols = np.arange(5_000_000) % 65_521
+    before = torch.cuda.memory_allocated()
+    stream = U16Stream(write(tmp_path / "s.u16", symbols), io="gpu")
+    assert stream.device == torch.device("cuda", torch.cuda.current_device())
+    assert torch.cuda.memory_allocated() >= before + 10_000_000
+    assert (stream[:].numpy() == symbols).all()
+    stream.close()
+    assert torch.cuda.memory_allocated() == before
+
+
+@pytest.mark.gpu
+def test_a_stream_larger_than_the_gpu_is_told(tmp_path):
+    path = tmp_path / "sparse.u16"
+    with path.open("wb") as file:
+        file.truncate(2 * torch.cuda.get_device_properties(0).total_memory)
+    with pytest.raises(UserError, match=r"GiB, where cuda:0 has .* GiB free"):
+        U16Stream(path, io="gpu")

@@ -1,6 +1,8 @@
 """WindowLoader: exact epochs, one global order for any ranks, and resume anywhere."""
 
+import copy
 import json
+import os
 from itertools import chain
 
 import numpy as np
@@ -9,17 +11,36 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyseq.data import U16Stream, WindowLoader
+from pyseq.data import U16Stream, WindowLoader, window_loader
+from pyseq.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
     path = tmp_path_factory.mktemp("stream") / "s.u16"
-    (np.arange(3000) % 65_536).astype("<u2").tofile(
-        path
-    )  # symbol i is i: a window tells its offset
+    np.arange(3000).astype("<u2").tofile(path)  # symbol i is i: a window tells its offset
     with U16Stream(path) as opened:
         yield opened
+
+
+# How batches are made: left where they are gathered, sent to a device, or gathered on it.
+WAYS = ("gathered", "sent", "uploaded")
+PLACE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@pytest.fixture(params=WAYS)
+def loader_of(request, stream):
+    """Loaders of 64 of 300 symbols at stride 4, in each way."""
+    paths = [shard.path for shard in stream.shards]
+    if request.param == "uploaded":
+        stream = U16Stream(paths, io="gpu", device=PLACE)
+    device = PLACE if request.param == "sent" else None
+
+    def make(**arguments):
+        settings = {"length": 300, "batch_size": 64, "stride": 4, "device": device} | arguments
+        return WindowLoader(stream, **settings)
+
+    return make
 
 
 def offsets_of(loader) -> list[list[int]]:
@@ -185,3 +206,162 @@ def test_more_windows_than_2_to_the_32(tmp_path):
         offsets = next(iter(loader))["offset"]
         assert offsets.max() > 2**31
         assert len(set(offsets.tolist())) == 512
+
+
+def windows_of(batches) -> list[list[int]]:
+    """First symbols of the windows, which are their offsets; checks the rest of each window."""
+    for batch in batches:
+        window, offset = batch["window"].cpu().long(), batch["offset"]
+        assert torch.equal(window, offset[:, None] + torch.arange(window.shape[1]))
+        assert not offset.is_cuda
+        yield offset.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int32, torch.int64, torch.float32])
+def test_every_way_gives_the_same_batches(stream, loader_of, dtype):
+    plain = WindowLoader(stream, 300, 64, stride=4)
+    loader = loader_of(dtype=dtype)
+    for _ in range(3):
+        assert list(windows_of(loader)) == offsets_of(plain)
+    batch = next(iter(loader))
+    assert batch["window"].dtype == dtype
+    assert batch["window"].shape == (64, 300)
+
+
+def test_ranks_share_a_batch_in_every_way(stream, loader_of):
+    whole = offsets_of(WindowLoader(stream, 300, 64, stride=4))
+    parts = [list(windows_of(loader_of(rank=rank, world_size=2))) for rank in range(2)]
+    assert [a + b for a, b in zip(*parts, strict=True)] == whole
+
+
+def test_the_state_counts_batches_that_were_handed_out(loader_of):
+    """Not those that are on their way already."""
+    whole = list(windows_of(loader_of()))
+    for consumed in range(len(whole) + 1):
+        loader = loader_of()
+        batches = iter(loader)
+        for _ in range(consumed):
+            next(batches)
+        state = loader.state_dict()
+        assert state["position"] == (64 * consumed if consumed < len(whole) else 0)
+        fresh = loader_of(seed=5)
+        fresh.load_state_dict(state)
+        rest = list(windows_of(fresh))
+        assert rest == whole[consumed:] if consumed < len(whole) else fresh.epoch == 1
+
+
+def test_a_loader_that_is_set_elsewhere_hands_out_nothing_stale(loader_of):
+    first, *_, last = windows_of(loader_of())
+    state = loader_of().state_dict()
+    loader = loader_of()
+    batches = iter(loader)
+    given = windows_of(batches)
+    assert next(given) == first
+    loader.load_state_dict(state)
+    assert next(given) == first  # the second batch was on its way
+    loader.load_state_dict({**state, "position": 64 * (len(loader) - 1)})
+    assert next(given) == last
+    with pytest.raises(StopIteration):
+        next(given)
+
+
+def test_an_abandoned_pass_leaves_nothing_behind(loader_of):
+    loader, other = loader_of(), loader_of()
+    next(iter(loader))
+    list(other)
+    assert list(windows_of(loader)) == list(windows_of(other))
+
+
+def test_a_copy_goes_its_own_way(loader_of):
+    """The search for a rate reads ahead on a copy."""
+    loader = loader_of()
+    twin = copy.copy(loader)
+    first, second = windows_of(loader), windows_of(twin)
+    for _ in range(4):
+        assert next(first) == next(second)
+    assert loader.state_dict() == twin.state_dict()
+
+
+def test_no_batch_is_gathered_twice_or_in_vain(loader_of, monkeypatch):
+    gathered = []
+    real = window_loader.gather_windows
+
+    def counted(stream, offsets, *arguments, **named):
+        gathered.append(offsets.tolist())
+        return real(stream, offsets, *arguments, **named)
+
+    monkeypatch.setattr(window_loader, "gather_windows", counted)
+    seen = list(windows_of(loader_of()))
+    assert gathered == seen
+
+
+def test_a_batch_that_cannot_be_made_ahead_is_told_before_anything_is_counted(tmp_path):
+    path = tmp_path / "s.u16"
+    np.arange(3000).astype("<u2").tofile(path)
+    with U16Stream(path) as stream:
+        loader = WindowLoader(stream, 100, 3, shuffle=False, stride=300, device="cpu")
+        batches = iter(loader)
+        next(batches)
+        assert loader.state_dict()["position"] == 3
+        os.truncate(path, 2000)
+        with pytest.raises(UserError, match="was truncated"):
+            next(batches)
+        assert loader.state_dict()["position"] == 3
+
+
+def test_only_two_bytes_of_a_symbol_are_sent(stream, monkeypatch):
+    sent = []
+    real = window_loader.Transfer.send
+
+    def seen(self, symbols):
+        sent.append(symbols)
+        real(self, symbols)
+
+    monkeypatch.setattr(window_loader.Transfer, "send", seen)
+    list(WindowLoader(stream, 300, 64, stride=4, device=PLACE))
+    assert {symbols.dtype for symbols in sent} == {torch.uint16}
+    assert all(symbols.is_pinned() for symbols in sent) or not torch.cuda.is_available()
+
+
+def test_a_stream_that_a_device_keeps_stays_there(stream):
+    with U16Stream([shard.path for shard in stream.shards], io="gpu", device="cpu") as kept:
+        assert next(iter(WindowLoader(kept, 10, 4, device="cpu")))["window"].shape == (4, 10)
+        with pytest.raises(ValueError, match="device is meta; the stream is kept on cpu, which"):
+            WindowLoader(kept, 10, 4, device="meta")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["sent", "uploaded"])
+def test_batches_reach_the_gpu_without_waiting(tmp_path, way):
+    """And are right while the GPU is busy, in whichever stream they are used."""
+    symbols = np.random.default_rng(0).integers(0, 65_536, 1 << 20).astype("<u2")
+    symbols.tofile(tmp_path / "s.u16")
+    plain = U16Stream(tmp_path / "s.u16")
+    expected = [batch["window"] for batch in WindowLoader(plain, 1024, 128, stride=512)]
+    stream = plain if way == "sent" else U16Stream(tmp_path / "s.u16", io="gpu")
+    loader = WindowLoader(stream, 1024, 128, stride=512, device="cuda")
+    next(iter(loader))  # compiles
+    loader.set_epoch(0)
+    busy = torch.randn(4096, 4096, device="cuda")
+    used = torch.cuda.Stream()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.cuda.stream(used):
+            found = []
+            for batch in loader:
+                busy = busy @ busy / 64
+                assert batch["window"].is_cuda
+                found.append(batch["window"] + 0)
+                del batch
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    assert len(found) == len(expected) == len(loader)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.equal(mine.cpu(), theirs)
+
+
+@pytest.mark.gpu
+def test_batches_are_pinned_where_a_gpu_is(stream):
+    batch = next(iter(WindowLoader(stream, 10, 4)))
+    assert batch["window"].is_pinned()

@@ -1,10 +1,13 @@
 """The resolver: named backends never fall back, auto does and says so once."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from pyseq.errors import BackendUnavailable
+from pyseq.kernels import launch
 from pyseq.ops import backends
 
 
@@ -20,6 +23,7 @@ def refused():
 def _forget_reports(monkeypatch):
     monkeypatch.setattr(backends, "_reported", set())
     monkeypatch.delenv("PYSEQ_BACKEND", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
 def test_auto_takes_the_first_that_serves():
@@ -36,6 +40,30 @@ def test_a_named_backend_serves_or_raises_with_the_reason():
         backends.choose("op", "native", {"native": refused, "triton": served})
     with pytest.raises(BackendUnavailable, match="op has no triton code"):
         backends.choose("op", "triton", {"native": served})
+
+
+def test_the_interpreter_serves_only_those_who_name_it(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    refusals = {"triton": served, "native": served}
+    assert backends.choose("op", "auto", refusals) == "native"
+    assert backends.choose("op", "auto", {"triton": served}) == "reference"
+    assert backends.choose("op", "triton", refusals) == "triton"
+
+
+def test_what_triton_refuses(monkeypatch):
+    half, double = torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.float64)
+    assert backends.triton_refusal(half)() == "the tensors are on cpu, not on cuda"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "float64 is not served" in backends.triton_refusal(double)()
+    assert "interpreter multiplies bfloat16 wrongly" in backends.triton_refusal(half)()
+    assert "on meta" in backends.triton_refusal(half.to("meta"))()
+    assert backends.triton_refusal(half.float())() is None
+    assert backends.triton_refusal(half.float(), refused)() == "no such luck"
+    monkeypatch.setattr(launch, "capability", lambda _x: 75)
+    on_gpu = SimpleNamespace(dtype=torch.float16, device=torch.device("cuda", 1))
+    assert backends.triton_refusal(on_gpu)() == (
+        "cuda:1 has compute capability 7.5; 8.0 or newer fits"
+    )
 
 
 @pytest.mark.parametrize("name", ["cuda", "", "AUTO"])

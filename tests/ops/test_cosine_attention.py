@@ -9,14 +9,21 @@ import torch
 from torch import Tensor
 
 from pyseq.ops.cosine_attention import cosine_attention, parts, reference
+from pyseq.ops.prepare_keys.reference import prepare
 from tests.correctness import (
     DTYPES,
-    check_options,
+    FLOAT64_ERROR,
+    backends_of,
+    check_correct,
     check_refused,
     check_written_gradient,
+    nan_filled_memory,
     pairwise,
+    place,
     random,
     sees,
+    served,
+    served_dtype,
 )
 from tests.ops.attention_inputs import (
     NORMS,
@@ -28,7 +35,7 @@ from tests.ops.attention_inputs import (
     scales,
 )
 
-BACKENDS = ["reference"]
+BACKENDS = backends_of("cosine_attention")
 
 
 def inputs(H=2, **sizes):
@@ -88,7 +95,37 @@ def specification(
     return reference.attend(inputs, options)[0]
 
 
-check = partial(check_options, cosine_attention, oracle, specification)
+def rounding_specification(
+    query, key, value, scale, query_weight=None, key_weight=None, rope=None, **options
+):
+    """The specification with prepared rows in the dtype of the inputs, as tensor cores take them.
+
+    In float32 and float64 it is the specification.
+    """
+    options = DEFAULTS | options
+    norm, eps = options.pop("norm"), options.pop("eps")
+    tables = rope or (None, None)
+    ahead = key.shape[2] - query.shape[2]
+    q = prepare(query, query_weight, *tables, norm, eps, ahead)
+    k = prepare(key, key_weight, *tables, norm, eps, 0)
+    return specification(q, k, value, scale, norm=None, **options)
+
+
+# A fused backward restores the weights from log-sum-exps in float32, which are up to 12 here, and
+# rounds them and `delta` on their own: what cancels exactly elsewhere leaves a few of their eps.
+FUSED_NOISE = 4 * 12 * torch.finfo(torch.float32).eps
+
+
+def check(tensors, dtype, backend, op=cosine_attention, **options):
+    fused = backend == "triton"
+    check_correct(
+        partial(served(op, backend), **options),
+        partial(oracle, **options),
+        partial(rounding_specification if fused else specification, **options),
+        tensors,
+        served_dtype(backend, dtype),
+        noise=FUSED_NOISE if fused else FLOAT64_ERROR,
+    )
 
 
 # The sizes around a tile of 64 keys or queries, in full; everything else meets pairwise below.
@@ -161,6 +198,66 @@ def test_log_sum_exp(backend):
     assert bad.nonzero().tolist() == [[0, 1, 7]]
 
 
+# Whole tiles, ragged ones and every edge of a mask that crosses some; the pairs above fit in one.
+@pytest.mark.parametrize("backend", [x for x in BACKENDS if x != "reference"])
+@pytest.mark.parametrize(
+    ("dtype", "T", "S", "causal", "window", "prefix"),
+    [
+        (torch.float32, 70, 100, True, None, 0),
+        (torch.float32, 100, 70, True, 40, 35),
+        (torch.float32, 100, 130, True, 50, 3),
+        (torch.float32, 97, 96, False, 20, 0),
+        (torch.float32, 70, 100, False, 40, 35),
+        (torch.float32, 64, 64, True, 1, 64),
+        (torch.float16, 150, 260, True, 140, 5),
+        (torch.float16, 200, 129, False, None, 0),
+    ],
+)
+def test_masks_across_tiles(dtype, T, S, causal, window, prefix, backend):
+    tensors = inputs(T=T, S=S, D=16) | {"key_weight": random(16, seed=6).abs() + 0.5}
+    check(tensors, dtype, backend, causal=causal, window=window, prefix=prefix)
+
+
+def gradients(backend, needs, rope=None, **changed):
+    """Of (query, key, value, scale, query_weight, key_weight), those that are needed."""
+    tensors = inputs(B=2, H=4, G=2, T=70, S=75, D=24) | {"scale": torch.tensor([3.0, -2, 0, 9])}
+    tensors |= {"query_weight": random(24, seed=5), "key_weight": random(24, seed=6)} | changed
+    leaves = {
+        name: x.to(place(backend), torch.float32).requires_grad_(need)
+        for (name, x), need in zip(tensors.items(), needs, strict=True)
+    }
+    rope = rope and tuple(x.to(place(backend)) for x in rope)
+    out = cosine_attention(**leaves, rope=rope, causal=True, prefix=2, backend=backend)
+    wanted = [x for x, need in zip(leaves.values(), needs, strict=True) if need]
+    return torch.autograd.grad(out.square().sum(), wanted)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_what_is_needed_and_always_the_same(backend):
+    """Bit for bit, in a second run and where other gradients are left out."""
+    whole = gradients(backend, [True] * 6)
+    with nan_filled_memory():
+        assert all(map(torch.equal, whole, gradients(backend, [True] * 6)))
+    for i in range(6):
+        [alone] = gradients(backend, [i == j for j in range(6)])
+        assert torch.equal(alone, whole[i])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strides_of_parameters(backend):
+    weight = random(48, seed=7).float()[::2]
+    scale = torch.tensor([[3.0, -2], [0, 9], [1, 1], [2, 5]])[:, 0]
+    cos, sin = (x.float() for x in angles(75, 24))
+    runs = [
+        gradients(backend, [True] * 6, x, scale=y, query_weight=z, key_weight=z)
+        for x, y, z in (
+            ((cos, sin.T.contiguous().T), scale, weight),
+            ((cos, sin), scale.contiguous(), weight.contiguous()),
+        )
+    ]
+    assert all(map(torch.equal, *runs))
+
+
 def test_parts_equal_the_whole(monkeypatch):
     """Small parts over batch, heads and rows; the oracle's cases are one part each."""
     monkeypatch.setattr(parts, "PART_ROWS", 4)
@@ -193,7 +290,7 @@ def test_anti_aligned_keys(scale, dtype, backend):
     tensors["key"] = -direction * (1 + random(1, 1, 70, 1, seed=8).abs())
     tensors["scale"] = torch.tensor(scale)
     bounded = partial(cosine_attention, scale_bound=50.0)
-    check_options(bounded, oracle, specification, tensors, dtype, backend)
+    check(tensors, dtype, backend, op=bounded)
 
 
 @pytest.mark.parametrize("options", [{}, {"causal": True, "window": 2, "prefix": 1}])
@@ -225,13 +322,12 @@ def test_written_gradient_is_autograds(causal, norm):
     check_written_gradient(specified, served, leaves)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_cosine_gradient_formulas(backend):
+def test_cosine_gradient_formulas():
     """dq = scale/|q| (g - q_hat r), dk likewise, d scale_h = sum r, from dense matrices."""
     x = {name: y.double().requires_grad_() for name, y in inputs(H=3, G=3, T=6, S=6).items()}
     grad = random(1, 3, 6, 8, seed=4)
     rope = angles(6, 8)
-    out = cosine_attention(**x, rope=rope, backend=backend)
+    out = cosine_attention(**x, rope=rope, backend="reference")
     found = torch.autograd.grad(out, list(x.values()), grad)
 
     def turn(y, sign):

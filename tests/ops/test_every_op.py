@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pyseq import ops
 from pyseq.ops import BackendUnavailable, backends
-from tests.correctness import cpu_backends, random, undocumented_parameters
+from tests.correctness import backends_of, place, random, served_dtype, undocumented_parameters
 from tests.ops.attention_inputs import attention_inputs
 
 ANGLES = torch.linspace(0, 3, 1280).view(320, 4)
@@ -29,11 +29,15 @@ class Call(NamedTuple):
     function: Callable[..., Any]
     constants: tuple[str, ...] = ()  # floating inputs that have no gradient
 
-    def leaves(self, length: int) -> dict[str, Tensor]:
-        """The inputs, those with a gradient as leaves."""
+    def there(self, length: int, backend: str) -> dict[str, Tensor]:
+        """The inputs where the backend runs."""
+        return {name: x.to(place(backend)) for name, x in self.inputs(length).items()}
+
+    def leaves(self, length: int, backend: str) -> dict[str, Tensor]:
+        """The same, those with a gradient as leaves."""
         return {
             name: x.clone().requires_grad_(x.is_floating_point() and name not in self.constants)
-            for name, x in self.inputs(length).items()
+            for name, x in self.there(length, backend).items()
         }
 
     def __call__(self, **arguments: Any) -> Tensor:
@@ -68,6 +72,16 @@ def patches(T):
     return {"samples": floats(2, T + 4), "weight": floats(3, 4), "bias": floats(3)}
 
 
+def rotating(op, **options):
+    """An op with its rope, on the device of its other tensors."""
+
+    def call(**arguments):
+        device = next(iter(arguments[n] for n in ("query", "key") if n in arguments)).device
+        return op(**arguments, **options, rope=tuple(table.to(device) for table in ROPE))
+
+    return call
+
+
 def embed_around_level(samples, weight, **options):
     """Symbols around a center that is computed in the same graph."""
     level = samples.to(torch.float32).mean(1)
@@ -80,11 +94,11 @@ CALLS = {
     "adaptive_attention-coefficients": Call(
         attention, partial(ops.adaptive_attention, coefficients=[0.5, 1.5])
     ),
-    "cosine_attention": Call(cosine, partial(ops.cosine_attention, rope=ROPE, causal=True)),
-    "cosine_decode": Call(decode, partial(ops.cosine_decode, rope=ROPE, window=5)),
+    "cosine_attention": Call(cosine, rotating(ops.cosine_attention, causal=True)),
+    "cosine_decode": Call(decode, rotating(ops.cosine_decode, window=5)),
     "cosine_decode-lengths": Call(
         lambda T: decode(T) | {"lengths": torch.tensor([T + 3, T])},
-        partial(ops.cosine_decode, rope=ROPE, window=5),
+        rotating(ops.cosine_decode, window=5),
     ),
     "exponential_smoothing": Call(
         lambda T: {
@@ -115,7 +129,7 @@ CALLS = {
     ),
     "prepare_keys": Call(
         lambda T: {"key": floats(2, 2, T, 8), "key_weight": GAINS["key_weight"]},
-        partial(ops.prepare_keys, rope=ROPE, position=3),
+        rotating(ops.prepare_keys, position=3),
     ),
     "scale_cross_entropy": Call(
         lambda T: {
@@ -134,7 +148,7 @@ def op_of(name):
 
 
 OPS = sorted(set(map(op_of, CALLS)))
-SERVED = [(name, backend) for name in CALLS for backend in cpu_backends(op_of(name))]
+SERVED = [(name, backend) for name in CALLS for backend in backends_of(op_of(name))]
 UNSERVED = [
     (op, name) for op in OPS for name in ("native", "triton") if name not in backends.SERVED_BY[op]
 ]
@@ -167,7 +181,7 @@ def test_compiles_whole_at_one_length_after_another(name, backend, dynamic):
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for T in (6, 7, 8, 1):
-        x = call.leaves(T)
+        x = call.leaves(T, backend)
         expected, found = model(**x), compiled(**x)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
         pair = gradients(found, x), gradients(expected, x)
@@ -195,7 +209,7 @@ def test_a_backend_that_is_no_name_is_an_error(op):
 @pytest.mark.parametrize(("name", "backend"), DIFFERENTIABLE)
 def test_forward_mode_is_refused(name, backend):
     """PyTorch would take the derivative for 0."""
-    x = CALLS[name].inputs(4)
+    x = CALLS[name].there(4, backend)
     for leaf, constant in (
         (n, y) for n, y in x.items() if y.is_floating_point() and n not in CALLS[name].constants
     ):
@@ -223,7 +237,7 @@ class Recorded(TorchDispatchMode):
 @pytest.mark.parametrize("name", CALLS)
 def test_the_reference_reads_no_value(name):
     """On a GPU that would wait for it; on the meta device there is none to read."""
-    x = CALLS[name].leaves(70)
+    x = CALLS[name].leaves(70, "reference")
     with Recorded() as recorded:
         gradients(CALLS[name](**x, backend="reference"), x)
     room = importlib.import_module(f"pyseq.ops.{op_of(name)}.autograd")
@@ -235,9 +249,21 @@ def test_the_reference_reads_no_value(name):
         assert all(y is None or y.is_meta for y in outputs)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("name", "backend"), [x for x in SERVED if x[1] == "triton"])
+def test_a_gpu_is_never_waited_for(name, backend):
+    x = CALLS[name].leaves(70, backend)
+    gradients(CALLS[name](**x, backend=backend), x)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gradients(CALLS[name](**x, backend=backend), x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize(("name", "backend"), DIFFERENTIABLE)
 def test_a_second_derivative_is_refused(name, backend):
-    x = CALLS[name].leaves(4)
+    x = CALLS[name].leaves(4, backend)
     out = CALLS[name](**x, backend=backend)
     for leaf in (y for y in x.values() if y.requires_grad):
         with pytest.raises(RuntimeError, match=f"^{op_of(name)}: no second derivative"):
@@ -252,7 +278,7 @@ def test_the_docstring_names_every_parameter(op):
 @pytest.mark.parametrize(("name", "backend"), DIFFERENTIABLE)
 def test_only_wanted_gradients(name, backend):
     call = CALLS[name]
-    plain, full = call.inputs(5), call.leaves(5)
+    plain, full = call.there(5, backend), call.leaves(5, backend)
     assert not call(**plain, backend=backend).requires_grad
     trained = [n for n, x in full.items() if x.requires_grad]
     every = gradients(call(**full, backend=backend), full)
@@ -268,18 +294,18 @@ def test_the_same_twice(name, backend):
     torch.use_deterministic_algorithms(False)  # as the poisoned memory has it
     runs = []
     for _ in range(2):
-        x = CALLS[name].leaves(300)
+        x = CALLS[name].leaves(300, backend)
         out = CALLS[name](**x, backend=backend)
         runs.append((out, *gradients(out, x)))
     assert all(map(torch.equal, *runs))
 
 
-def under_autocast():
-    return torch.autocast("cpu", torch.bfloat16)
+def under_autocast(backend):
+    return torch.autocast(place(backend).type, torch.bfloat16)
 
 
 # Counting flops and checking schemas, among others, switch autograd off inside an op.
-def under_a_dispatch_mode():
+def under_a_dispatch_mode(_backend):
     return FlopCounterMode(display=False)
 
 
@@ -290,10 +316,10 @@ def under_a_dispatch_mode():
     + [(*served, under_autocast) for served in SERVED if served[0] != "scale_cross_entropy"],
 )
 def test_modes_of_pytorch_do_not_reach_inside(name, backend, mode):
-    x = CALLS[name].leaves(70)
+    x = CALLS[name].leaves(70, backend)
     expected = CALLS[name](**x, backend=backend)
     before = gradients(expected, x)
-    with mode():
+    with mode(backend):
         found = CALLS[name](**x, backend=backend)
         after = gradients(found, x)
     assert found.dtype == expected.dtype
@@ -314,11 +340,13 @@ IN_ORDER_OF = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("op", "backend"), [(op, backend) for op in IN_ORDER_OF for backend in cpu_backends(op)]
+    ("op", "backend"), [(op, backend) for op in IN_ORDER_OF for backend in backends_of(op)]
 )
 def test_out_keeps_the_memory_order_it_promises(op, backend, dtype):
     """A slice of a joint projection, (B, T, 3, H, D), is seen as (B, H, T, D)."""
-    x = {n: y.to(dtype) if y.dim() == 4 else y for n, y in CALLS[op].inputs(5).items()}
+    dtype = served_dtype(backend, dtype)
+    x = CALLS[op].there(5, backend)
+    x = {n: y.to(dtype) if y.dim() == 4 else y for n, y in x.items()}
     name = IN_ORDER_OF[op]
     joint = torch.stack([x[name].transpose(1, 2)] * 3, 2)
     view = x | {name: joint[:, :, 1].transpose(1, 2)}

@@ -6,20 +6,25 @@ from functools import partial
 import pytest
 import torch
 
+from pyseq.kernels.exponential_smoothing import limits
 from pyseq.ops.exponential_smoothing import exponential_smoothing, reference
 from tests.correctness import (
     DOUBLE,
     DTYPES,
     STRIDES,
-    check_correct,
+    backends_of,
+    check_options,
     check_refused,
     check_written_gradient,
     pairwise,
+    place,
     random,
+    served,
+    served_dtype,
     swapped,
 )
 
-BACKENDS = ["reference"]
+BACKENDS = backends_of("exponential_smoothing")
 
 
 def inputs(B=2, T=7, H=3, D=4):
@@ -62,9 +67,13 @@ def by_fft(values, alpha, initial):
 
 
 def check(tensors, dtype, backend):
-    check_correct(
-        partial(exponential_smoothing, backend=backend), oracle, reference.smooth, tensors, dtype
-    )
+    check_options(exponential_smoothing, oracle, reference.smooth, tensors, dtype, backend)
+
+
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Chunks of at least 4 steps: a few steps make many chunks, and 40 longer ones."""
+    monkeypatch.setattr(limits, "SHORTEST_CHUNK", 4)
 
 
 STRIDES_OF_TIME = STRIDES | {
@@ -100,43 +109,91 @@ def test_sizes_around_a_tile(T, dtype, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("T", [1, 2, 64, 131])
-def test_equals_a_padded_fft_over_time(T, backend):
-    x = inputs(T=T)
-    assert torch.allclose(exponential_smoothing(**x, backend=backend), by_fft(**x), atol=1e-12)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("T", [3, 4, 5, 8, 32, 33, 40])  # from 33 steps on chunks are longer
+def test_many_chunks(T, dtype, backend, short_chunks):
+    check(inputs(B=2, T=T, H=3, D=5), dtype, backend)
+
+
+# Heads lie side by side in tiles of 128 to 512 features.
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("H", "D"), [(1, 128), (3, 43), (2, 80), (4, 64), (3, 96), (1, 257), (2, 256), (9, 57)]
+)
+def test_features_around_a_tile(H, D, dtype, backend, short_chunks):
+    check(inputs(B=1, T=6, H=H, D=D), dtype, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("alpha", [0.99, 0.999, 1 - 2**-20])
-def test_a_start_that_hardly_matters_keeps_the_digits_of_its_gradient(alpha, backend):
-    """With alpha near 1 it is a small number, not the difference of two large ones."""
-    values, initial = random(2, 5, 1, 3, seed=1), random(1, 3, seed=2)
+@pytest.mark.parametrize("T", [1, 2, 64, 131])
+def test_equals_a_padded_fft_over_time(T, backend):
+    dtype = served_dtype(backend, DOUBLE)
+    x = {name: y.to(dtype) for name, y in inputs(T=T).items()}
+    expected = by_fft(**{name: y.double() for name, y in x.items()})
+    out = served(exponential_smoothing, backend)(**x)
+    assert torch.allclose(out.double(), expected, atol=16 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("alpha", "T"), [(0.99, 5), (0.999, 5), (1 - 2**-20, 5), (0.3, 40), (0.9, 30)]
+)
+def test_a_start_that_hardly_matters_keeps_the_digits_of_its_gradient(
+    alpha, T, backend, short_chunks
+):
+    """It is a small number, not the difference of two large ones."""
+    values, initial = random(2, T, 1, 3, seed=1), random(1, 3, seed=2)
+    grad = random(2, T, 1, 3, seed=3)
+    grad[:, :-1] = 0
     found = []
-    for dtype in (torch.float32, DOUBLE):
+    for dtype, by in ((torch.float32, backend), (DOUBLE, "reference")):
         start = initial.to(dtype).requires_grad_()
         share = torch.tensor([alpha], dtype=torch.float32).to(dtype)
-        out = exponential_smoothing(values.to(dtype), share, start, backend=backend)
-        found += torch.autograd.grad(out, start, random(2, 5, 1, 3, seed=3).to(dtype))
+        out = served(exponential_smoothing, by)(values.to(dtype), share, start)
+        found += torch.autograd.grad(out, start, grad.to(dtype))
     torch.testing.assert_close(found[0].double(), found[1], rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_small_alpha_keeps_a_level(backend):
+def test_small_alpha_keeps_its_rate(backend, monkeypatch):
+    """Many chunks fade a start as much as their steps do."""
+    monkeypatch.setattr(limits, "chunk", lambda _T: 4)
+    alpha = torch.tensor([1e-5, 1.7e-5, 3e-5, 7e-5])
+    out = served(exponential_smoothing, backend)(
+        torch.zeros(1, 1600, 4, 1), alpha, torch.ones(4, 1)
+    )
+    expected = (1600 * torch.log1p(-alpha.double())).exp()
+    torch.testing.assert_close(out[0, -1, :, 0].double(), expected, rtol=3e-6, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_large_start_is_forgotten(backend):
+    start, share = torch.full((1, 1), 1e6), torch.tensor([1 - 2.0**-20])
+    out = served(exponential_smoothing, backend)(torch.ones(1, 2, 1, 1), share, start)
+    assert out.flatten().tolist() == pytest.approx([1 + 999999 * 2.0**-20, 1.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("steps", [4, 64])
+def test_small_alpha_keeps_a_level(steps, backend, monkeypatch):
     """A constant is its own smoothing, however small alpha is: 1 - alpha is not rounded."""
-    values = torch.full((1, 3000, 4, 1), 0.7)
+    monkeypatch.setattr(limits, "chunk", lambda _T: steps)
+    values = torch.full((1, 2000, 4, 1), 0.7)
     alpha = torch.tensor([1e-2, 1e-3, 1e-4, 1e-5])
-    out = exponential_smoothing(values, alpha, torch.full((4, 1), 0.7), backend=backend)
+    out = served(exponential_smoothing, backend)(values, alpha, torch.full((4, 1), 0.7))
     assert (out - 0.7).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_state_is_not_rounded_to_the_dtype_of_values(backend):
-    """A state in bfloat16 would stand still: 2^-10 of a difference is less than it resolves."""
-    values = torch.ones(1, 2000, 1, 1, dtype=torch.bfloat16)
-    out = exponential_smoothing(
-        values, torch.tensor([2.0**-10]), torch.zeros(1, 1), backend=backend
-    )
-    assert out[0, -1].item() == pytest.approx(1 - (1 - 2**-10) ** 2000, abs=2**-8)
+    """A state in bfloat16 would stand still: eps / 8 of a difference is less than it resolves."""
+    dtype = served_dtype(backend, torch.bfloat16)
+    eps = torch.finfo(dtype).eps
+    values = torch.ones(1, 2000, 1, 1, dtype=dtype)
+    share = torch.tensor([eps / 8])
+    out = served(exponential_smoothing, backend)(values, share, torch.zeros(1, 1))
+    assert out[0, -1].item() == pytest.approx(1 - (1 - eps / 8) ** 2000, abs=eps / 2)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -144,7 +201,7 @@ def test_the_state_is_not_rounded_to_the_dtype_of_values(backend):
 def test_empty(shape, backend):
     B, T, H, D = shape
     x = {name: y.requires_grad_() for name, y in floats(B=B, T=T, H=H, D=D).items()}
-    out = exponential_smoothing(**x, backend=backend)
+    out = served(exponential_smoothing, backend)(**x)
     assert out.shape == shape
     for grad, y in zip(torch.autograd.grad(out.sum(), list(x.values())), x.values(), strict=True):
         assert grad.shape == y.shape
@@ -155,14 +212,14 @@ def test_empty(shape, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("spoilt", ["values", "gradient", "initial"])
-def test_bad_numbers_stay_alone(spoilt, bad, backend):
+def test_bad_numbers_stay_alone(spoilt, bad, backend, short_chunks):
     clean = floats(B=2, T=12, H=3, D=4) | {"gradient": random(2, 12, 3, 4, seed=4).float()}
     dirty = {name: x.clone() for name, x in clean.items()}
     dirty[spoilt][(1, 6, 2, 3) if spoilt != "initial" else (2, 3)] = bad
 
     def run(x):
         leaves = [x[name].clone().requires_grad_() for name in ("values", "alpha", "initial")]
-        out = exponential_smoothing(*leaves, backend=backend)
+        out = served(exponential_smoothing, backend)(*leaves)
         d_values, d_alpha, d_initial = torch.autograd.grad(out, leaves, x["gradient"])
         return out.detach(), d_values, d_alpha, d_initial
 
@@ -188,11 +245,12 @@ def test_bad_numbers_stay_alone(spoilt, bad, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_future_does_not_matter(backend):
     x = floats(T=140)
-    before = exponential_smoothing(**x, backend=backend)
+    op = served(exponential_smoothing, backend)
+    before = op(**x)
     for t in (0, 62, 63, 64, 138):
         changed = x["values"].clone()
         changed[:, t + 1] += 1
-        after = exponential_smoothing(**x | {"values": changed}, backend=backend)
+        after = op(**x | {"values": changed})
         assert torch.equal(before[:, : t + 1], after[:, : t + 1])
         assert (before[:, t + 1] != after[:, t + 1]).all()
 
@@ -200,11 +258,10 @@ def test_the_future_does_not_matter(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_second_half_continues_from_the_first(backend):
     x = floats(B=1, T=131)
-    whole = exponential_smoothing(**x, backend=backend)
-    first = exponential_smoothing(**x | {"values": x["values"][:, :64]}, backend=backend)
-    second = exponential_smoothing(
-        x["values"][:, 64:], x["alpha"], first[0, -1].clone(), backend=backend
-    )
+    op = served(exponential_smoothing, backend)
+    whole = op(**x)
+    first = op(**x | {"values": x["values"][:, :64]})
+    second = op(x["values"][:, 64:], x["alpha"], first[0, -1].clone())
     assert torch.allclose(torch.cat((first, second), 1), whole, atol=1e-6)
 
 
@@ -216,13 +273,15 @@ def test_gradcheck():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradient_formulas(backend):
     """g_s = sum over t >= s of (1 - alpha)^(t-s) dA_t, and what follows, as closed sums."""
-    x = {name: y.requires_grad_() for name, y in inputs(B=2, T=9, H=2, D=3).items()}
+    dtype = served_dtype(backend, DOUBLE)
+    x = inputs(B=2, T=9, H=2, D=3)
+    x = {name: y.to(dtype).requires_grad_() for name, y in x.items()}
     grad = random(2, 9, 2, 3, seed=5)
-    out = exponential_smoothing(**x, backend=backend)
-    found = torch.autograd.grad(out, list(x.values()), grad)
+    out = served(exponential_smoothing, backend)(**x)
+    found = torch.autograd.grad(out, list(x.values()), grad.to(dtype))
 
     with torch.no_grad():
-        values, alpha, initial = (y.detach() for y in x.values())
+        values, alpha, initial = (y.detach().double() for y in x.values())
         smoothed = oracle(values, alpha, initial)
         before = torch.cat((initial.expand(2, 1, 2, 3), smoothed[:, :-1]), 1)
         age = (torch.arange(9)[None] - torch.arange(9)[:, None]).clamp(min=0)  # (s, t)
@@ -233,8 +292,9 @@ def test_gradient_formulas(backend):
             (g * (values - before)).sum((0, 1, 3)),
             ((1 - alpha[:, None]) * g[:, 0]).sum(0),
         )
+    close = {"rtol": 1e-11, "atol": 1e-12} if dtype == DOUBLE else {"rtol": 1e-5, "atol": 1e-5}
     for ours, formula in zip(found, expected, strict=True):
-        assert torch.allclose(ours, formula, rtol=1e-11, atol=1e-12)
+        assert torch.allclose(ours.double(), formula, **close)
 
 
 def test_written_gradient_is_autograds():
@@ -250,7 +310,7 @@ def test_gradients_have_the_dtype_of_their_inputs(backend):
     x = floats()
     x = {"values": x["values"].half(), "alpha": x["alpha"], "initial": x["initial"].double()}
     leaves = [y.requires_grad_() for y in x.values()]
-    out = exponential_smoothing(*leaves, backend=backend)
+    out = served(exponential_smoothing, backend)(*leaves)
     assert out.dtype == torch.float16
     grads = torch.autograd.grad(out.sum(), leaves)
     assert [g.dtype for g in grads] == [torch.float16, torch.float32, DOUBLE]
@@ -258,7 +318,7 @@ def test_gradients_have_the_dtype_of_their_inputs(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_opcheck(backend):
-    x = [y.requires_grad_() for y in floats(T=4).values()]
+    x = [y.to(place(backend)).requires_grad_() for y in floats(T=4).values()]
     x[0] = x[0].detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
     ops = torch.ops.pyseq
     torch.library.opcheck(ops.exponential_smoothing.default, (*x, backend))

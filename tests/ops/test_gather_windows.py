@@ -1,6 +1,6 @@
 """gather_windows: every backend copies the same symbols, and refuses what leaves the stream."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,23 @@ from hypothesis import strategies as st
 
 from pyseq.data import U16Stream
 from pyseq.ops import BackendUnavailable, backends, gather_windows
-from tests.correctness import nan_filled_memory
+from tests.correctness import backends_of, nan_filled_memory, place, served
 
 DTYPES = (torch.uint16, torch.int32, torch.int64, torch.float32)
+BACKENDS = backends_of("gather_windows")
+SOURCES = ("tensor", "mmap", "pread", "ram", "shards", "gpu")
+GPU = place("triton")  # the CPU, where there is no GPU
+
+
+def serves(source: str, backend: str) -> bool:
+    """Triton gathers what is kept on a GPU, and native code what is not."""
+    if backend == "native":
+        return source != "gpu" or GPU.type == "cpu"
+    return backend == "reference" or source in ("tensor", "gpu")
+
+
+SERVED = [pair for pair in product(SOURCES, BACKENDS) if serves(*pair)]
+on_every_backend = pytest.mark.parametrize(("source", "backend"), SERVED, indirect=["source"])
 
 
 def random_stream(symbols: int, seed: int = 0) -> torch.Tensor:
@@ -27,7 +41,7 @@ def slices(stream: torch.Tensor, offsets: torch.Tensor, length: int) -> torch.Te
     return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), length)
 
 
-@pytest.fixture(params=["tensor", "mmap", "pread", "ram", "shards"])
+@pytest.fixture(params=SOURCES)
 def source(request, tmp_path):
     """The same 5,000 symbols as a tensor and as files in every io mode."""
     symbols = random_stream(5000)
@@ -38,35 +52,38 @@ def source(request, tmp_path):
     for i, (a, b) in enumerate(pairwise(cuts)):
         symbols[a:b].numpy().astype("<u2").tofile(tmp_path / f"{i}.u16")
     io = "mmap" if request.param == "shards" else request.param
-    with U16Stream(str(tmp_path / "*.u16"), io=io) as stream:
+    device = GPU if io == "gpu" else None
+    with U16Stream(str(tmp_path / "*.u16"), io=io, device=device) as stream:
         yield stream, symbols
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@on_every_backend
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 5000])
 def test_equals_slices(source, backend, dtype, length):
     stream, symbols = source
     last = 5000 - length
     offsets = torch.tensor([0, last, last // 2, min(last, 699), min(last, 1), 0])
-    windows = gather_windows(stream, offsets, length, dtype=dtype, backend=backend)
+    windows = served(gather_windows, backend)(stream, offsets, length, dtype=dtype)
     assert windows.dtype == dtype
     assert torch.equal(windows.to(torch.int64), slices(symbols, offsets, length))
 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), symbols=st.integers(1, 300))
-def test_native_equals_reference_everywhere(data, symbols):
+def test_backends_agree_everywhere(data, symbols):
     stream = random_stream(symbols)
     length = data.draw(st.integers(1, symbols))
     offsets = torch.tensor(
         data.draw(st.lists(st.integers(0, symbols - length), max_size=20)), dtype=torch.int64
     )
     expected = gather_windows(stream, offsets, length, backend="reference")
-    assert torch.equal(gather_windows(stream, offsets, length, backend="native"), expected)
+    for backend in BACKENDS[1:]:
+        assert torch.equal(served(gather_windows, backend)(stream, offsets, length), expected)
 
 
 @pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("source", SOURCES[:5], indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_threads_write_every_window(source, dtype):
     stream, symbols = source
@@ -75,13 +92,13 @@ def test_many_threads_write_every_window(source, dtype):
     assert torch.equal(windows, symbols.unfold(0, 1024, 1)[offsets].to(dtype))
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@on_every_backend
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_symbol_of_the_result_is_left_unwritten(source, backend, dtype):
     stream, symbols = source
     offsets = torch.tensor([0, 4998, 77])
     with nan_filled_memory():
-        windows = gather_windows(stream, offsets, 2, dtype=dtype, threads=1, backend=backend)
+        windows = served(gather_windows, backend)(stream, offsets, 2, dtype=dtype, threads=1)
     assert windows.double().tolist() == slices(symbols, offsets, 2).double().tolist()
 
 
@@ -141,7 +158,7 @@ def test_empty_batch(source):
     assert windows.shape == (0, 7)
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@on_every_backend
 @pytest.mark.parametrize("offsets", [[], [0]])
 def test_windows_longer_than_the_stream_are_refused(source, backend, offsets):
     offsets = torch.tensor(offsets, dtype=torch.int64)
@@ -152,21 +169,25 @@ def test_windows_longer_than_the_stream_are_refused(source, backend, offsets):
 def test_non_contiguous_stream_and_offsets():
     stream = random_stream(2000)[::2]
     offsets = torch.arange(0, 20)[::3]
-    for backend in ("reference", "native"):
-        windows = gather_windows(stream, offsets, 10, backend=backend)
+    for backend in BACKENDS:
+        windows = served(gather_windows, backend)(stream, offsets, 10)
         assert torch.equal(windows, slices(stream, offsets, 10))
 
 
 def test_out_is_written_and_returned(source):
     stream, symbols = source
     offsets = torch.tensor([3, 100])
-    out = torch.full((2, 5), -1, dtype=torch.int32)
+    resident = getattr(stream, "device", None) or torch.device("cpu")
+    out = torch.full((2, 5), -1, dtype=torch.int32, device=resident)
     windows = gather_windows(stream, offsets, 5, dtype=torch.int32, out=out)
     assert windows is out
-    assert torch.equal(out.long(), slices(symbols, offsets, 5))
+    assert torch.equal(out.long().cpu(), slices(symbols, offsets, 5))
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+# Offsets on the CPU, which are checked wherever the stream is kept.
+@pytest.mark.parametrize(
+    ("source", "backend"), [x for x in SERVED if x != ("tensor", "triton")], indirect=["source"]
+)
 @pytest.mark.parametrize("offset", [-1, 4998, 2**40, -(2**40)])
 def test_windows_outside_are_refused(source, backend, offset):
     with pytest.raises(IndexError, match="offsets from 0 to 4997 fit"):
@@ -210,14 +231,23 @@ def test_numpy_whole_numbers_are_whole_numbers():
     assert windows.shape == (1, 4)
 
 
-def test_a_named_backend_never_falls_back():
-    with pytest.raises(BackendUnavailable, match="the stream is on cpu, not on cuda"):
+def test_a_named_backend_never_falls_back(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(BackendUnavailable, match="the tensors are on cpu, not on cuda"):
         gather_windows(random_stream(9), torch.tensor([0]), 4, backend="triton")
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("source", ["mmap", "pread", "ram"], indirect=True)
+def test_triton_says_which_streams_it_serves(source):
+    with pytest.raises(BackendUnavailable, match="the stream is not on a GPU; io='gpu' puts it"):
+        gather_windows(source[0], torch.tensor([0]), 4, backend="triton")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_opcheck(backend):
-    arguments = (random_stream(100), torch.tensor([0, 90, 5]), 10, torch.int32, backend)
+    stream, offsets = random_stream(100), torch.tensor([0, 90, 5])
+    there = stream.to(place(backend)), offsets.to(place(backend))
+    arguments = (*there, 10, torch.int32, backend)
     torch.library.opcheck(torch.ops.pyseq.gather_windows.default, arguments)
 
 
@@ -225,3 +255,58 @@ def test_compiles_into_one_graph():
     stream, offsets = random_stream(1000), torch.tensor([1, 900, 5])
     compiled = torch.compile(lambda s, o: gather_windows(s, o, 17) + 1, fullgraph=True)
     assert torch.equal(compiled(stream, offsets), slices(stream, offsets, 17) + 1)
+
+
+def test_offsets_and_stream_lie_on_one_device(source):
+    elsewhere = torch.tensor([0], device="meta")
+    with pytest.raises(ValueError, match="offsets on meta, stream on "):
+        gather_windows(source[0], elsewhere, 4)
+
+
+def test_out_lies_where_the_stream_is_kept(source):
+    out = torch.empty(1, 4, dtype=torch.int64, device="meta")
+    with pytest.raises(ValueError, match=r"out on meta; .*, as stream, fits"):
+        gather_windows(source[0], torch.tensor([0]), 4, out=out)
+
+
+@pytest.fixture
+def on_gpu(tmp_path):
+    """100,000 symbols on the GPU, and the same on the CPU."""
+    symbols = random_stream(100_000)
+    symbols.numpy().tofile(tmp_path / "s.u16")
+    with U16Stream(tmp_path / "s.u16", io="gpu") as stream:
+        yield stream, symbols
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["auto", "triton", "reference"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_stream_on_a_gpu_takes_offsets_from_both_sides(on_gpu, backend, dtype):
+    stream, symbols = on_gpu
+    offsets = torch.randint(0, 100_000 - 257, (64,))
+    expected = symbols.unfold(0, 257, 1)[offsets].to(dtype)
+    for start in (offsets, offsets.pin_memory(), offsets.cuda()):
+        windows = gather_windows(stream, start, 257, dtype=dtype, backend=backend)
+        assert windows.device == stream.device
+        assert torch.equal(windows.cpu(), expected)
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_gpu(on_gpu):
+    stream, symbols = on_gpu
+    offsets = torch.randint(0, 100_000 - 257, (64,))
+    there = offsets.cuda()
+    gather_windows(stream, offsets, 257)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        windows = [gather_windows(stream, start, 257) for start in (offsets, there)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for found in windows:
+        assert torch.equal(found.cpu(), symbols.unfold(0, 257, 1)[offsets].long())
+
+
+@pytest.mark.gpu
+def test_native_code_reads_nothing_on_a_gpu(on_gpu):
+    with pytest.raises(BackendUnavailable, match="the stream is on cuda:0, not on cpu"):
+        gather_windows(on_gpu[0], torch.tensor([0]), 4, backend="native")

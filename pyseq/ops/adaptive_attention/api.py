@@ -50,7 +50,7 @@ def adaptive_attention(
     softmax and sums are kept in float32 (float64 for float64). The last query stands where the last
     key does: query t is at position t + S - T. A query that sees no key gives zeros and has no
     gradient. A NaN or an infinity reaches the outputs and gradients of the queries that see it, and
-    no others. The reference backend holds all weights at once: its memory is quadratic,
+    no others. Only the reference backend holds all weights at once: its memory is quadratic,
     (B, H, T, S).
 
     Args:
@@ -94,7 +94,9 @@ def adaptive_attention(
         coefficients = COEFFICIENTS
     else:
         check_coefficients(OP, coefficients)
-    return registration.call(OP, query, key, value, scale, list(coefficients), causal, backend)
+    options = (scale, list(coefficients), causal, backend)
+    out, _ = registration.call(OP, query, key, value, *options)
+    return out
 
 
 def check_coefficients(op: str, coefficients: Sequence[float]) -> None:

@@ -2,31 +2,55 @@
 
 import torch
 
+from pyseq.kernels.adaptive_attention import limits
 from pyseq.ops import backends, registration
 from pyseq.ops.adaptive_attention import reference
+from pyseq.ops.precision import accumulation_dtype
 
 OP = "adaptive_attention"
+TENSORS = 3  # query, key, value
 
-_inputs = (
-    "Tensor query, Tensor key, Tensor value, float scale, float[] coefficients, bool causal,"
-    " str backend"
-)
+_tensors = "Tensor query, Tensor key, Tensor value"
+_options = "float scale, float[] coefficients, bool causal, str backend"
+# What a fused backward restores the attention weights from: measures (4, B, H, T), in the
+# accumulation dtype, as `reference.attend_and_measure` tells.
+_signature = f"({_tensors}, {_options}) -> (Tensor out, Tensor measures)"
+_saved = f"{_tensors}, Tensor measures, {_options}"
 
 
 def _forward(query, key, value, scale, coefficients, causal, backend):
-    backends.choose(OP, backend, {})
-    out = reference.attend(query, key, value, scale, coefficients, causal)
-    return torch.empty_like(query).copy_(out)  # in the query's memory order
+    options = (scale, coefficients, causal)
+    if backends.choose(OP, backend, _refusals(query)) == "triton":
+        from pyseq.kernels.adaptive_attention.forward import adaptive_attention_forward
+
+        return adaptive_attention_forward(query, key, value, *options)
+    out, measures = reference.attend_and_measure(query, key, value, *options)
+    return torch.empty_like(query).copy_(out), measures  # in the query's memory order
 
 
-def _backward(grad, query, key, value, scale, coefficients, causal, backend, _needs):
-    backends.choose(OP, backend, {})
-    return reference.gradients(grad, query, key, value, scale, coefficients, causal)
+def _backward(grad, query, key, value, measures, scale, coefficients, causal, backend, needs):
+    options = (scale, coefficients, causal)
+    if backends.choose(OP, backend, _refusals(query)) == "triton":
+        from pyseq.kernels.adaptive_attention.backward import adaptive_attention_backward
+
+        return adaptive_attention_backward(grad, query, key, value, measures, *options, needs)
+    return reference.gradients(grad, query, key, value, *options)
+
+
+def _refusals(query: torch.Tensor) -> dict[str, backends.Refusal]:
+    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query))}
 
 
 def _fake(query, *_arguments):
-    return torch.empty_like(query)
+    measures = query.new_empty((4, *query.shape[:3]), dtype=accumulation_dtype(query))
+    return torch.empty_like(query), measures
 
 
-registration.define(OP, f"({_inputs}) -> Tensor", _forward, _fake)
-registration.define_gradient(OP, _inputs, _backward, trainable=3, keep=registration.keep_first(3))
+def _keep(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:TENSORS], output[1])
+    ctx.options = inputs[TENSORS:]
+    ctx.mark_non_differentiable(output[1])
+
+
+registration.define(OP, _signature, _forward, _fake)
+registration.define_gradient(OP, _saved, _backward, trainable=TENSORS, keep=_keep)

@@ -35,18 +35,48 @@ def attend(
     causal: bool,
 ) -> Tensor:
     """softmax(beta scale <q, k>) V as (B, H, T, D), differentiable by autograd."""
+    return attend_and_measure(query, key, value, scale, coefficients, causal)[0]
+
+
+def attend_and_measure(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    coefficients: Sequence[float],
+    causal: bool,
+) -> tuple[Tensor, Tensor]:
+    """The output as `attend` gives it, and the measures of its rows, (4, B, H, T), no gradient.
+
+    They are, with s = scale <q, k>: the largest <q, k>, ln sum e^(s - max s), the entropy of
+    softmax(s) in nats, and ln sum e^(beta (s - max s)); NaN for a query that sees a NaN or an
+    infinity, 0 for one that sees no key. The attention weights can be restored from them, however
+    large the logits are.
+    """
     (B, H, T, D), S = query.shape, key.shape[2]
     hidden = first_seeing_row(T, S, causal, None, 0)  # those queries see no key, the rest all do
     if hidden == T:
-        return torch.zeros_like(query)
+        none = query.new_zeros((4, B, H, T), dtype=accumulation_dtype(query))
+        return torch.zeros_like(query), none
     q, k, v, bad, visible = _finite(query[:, :, hidden:], key, value, scale, causal)
 
-    centred, mass = centre(masked_logits(q, k, visible))
-    beta = sharpness(entropy(centred, mass), coefficients)
-    out = (sharpen(centred, mass, beta) @ v).view(B, H, T - hidden, D)
+    logits = masked_logits(q, k, visible)
+    centred, mass = centre(logits)
+    nats = entropy(centred, mass)
+    weights = sharpen(centred, mass, sharpness(nats, coefficients))
+    out = (weights @ v).view(B, H, T - hidden, D)
 
+    with torch.no_grad():
+        # The best key has mass 1, so its weight is 1 / sum.
+        numbers = [
+            logits.amax(-1) / scale,
+            mass.sum(-1).log(),
+            nats[..., 0],
+            -weights.amax(-1).log(),
+        ]
+        measures = torch.stack(numbers).view(4, B, H, T - hidden).masked_fill(bad, math.nan)
     out = out.masked_fill(bad[..., None], math.nan).to(query.dtype)
-    return pad(out, (0, 0, hidden, 0))
+    return pad(out, (0, 0, hidden, 0)), pad(measures, (hidden, 0))
 
 
 def centre(logits: Tensor) -> tuple[Tensor, Tensor]:

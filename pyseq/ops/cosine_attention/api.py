@@ -57,8 +57,10 @@ def cosine_attention(
         prefix (int): the first `prefix` keys are seen by every query, whatever `causal` and
             `window` say.
         scale_bound (float | None): a promise, not checked, that |scale| max|query_weight|
-            max|key_weight| stays at or below it (a gain that is absent counts 1). A fused backend
-            may then leave out the running maximum; where the promise is broken it may overflow.
+            max|key_weight| stays at or below it (a gain that is absent counts 1); with `norm` None,
+            that no |scale <q, k>| is above it. A fused backend may then leave out the running
+            maximum; where the promise is broken it may overflow. A `scale` that is a number is such
+            a promise by itself where no gain is given.
         backend (str): "auto", "reference", "native" or "triton".
 
     Returns:
@@ -91,6 +93,8 @@ def cosine_attention(
     _check_rope(rope, query, key, causal, window, prefix)
     cos, sin = (None, None) if rope is None else rope
     if not isinstance(scale, Tensor):
+        if scale_bound is None and norm is not None and no_gains and scale != 0:
+            scale_bound = abs(scale)  # the host knows it, and no synchronisation could tell more
         scale = torch.full((), scale, dtype=accumulation_dtype(query), device=query.device)
     out, _ = registration.call(
         OP,

@@ -2,6 +2,7 @@
 
 import torch
 
+from pyseq.kernels.cosine_attention import limits
 from pyseq.ops import backends, registration
 from pyseq.ops.cosine_attention import parts
 from pyseq.ops.cosine_attention.reference import Inputs, Options
@@ -25,18 +26,34 @@ _saved = f"{_tensors}, Tensor out, Tensor lse, {_options}"
 
 
 def _forward(*arguments):
-    norm, eps, causal, window, prefix, _scale_bound, backend = arguments[TENSORS:]
-    backends.choose(OP, backend, {})
     inputs = Inputs(*arguments[:TENSORS])
-    return parts.forward(inputs, Options(norm, eps, causal, window, prefix))
+    norm, eps, causal, window, prefix, scale_bound, backend = arguments[TENSORS:]
+    options = Options(norm, eps, causal, window, prefix)
+    if backends.choose(OP, backend, _refusals(inputs)) == "triton":
+        from pyseq.kernels.cosine_attention.forward import cosine_attention_forward
+
+        bound = limits.logit_bound(scale_bound, norm, inputs.query.shape[3])
+        return cosine_attention_forward(*inputs, None, norm, eps, causal, window, prefix, bound)
+    return parts.forward(inputs, options)
 
 
 def _backward(grad, *arguments):
-    tensors, (_out, _lse, *rest) = arguments[:TENSORS], arguments[TENSORS:]
+    inputs, (out, lse, *rest) = Inputs(*arguments[:TENSORS]), arguments[TENSORS:]
     norm, eps, causal, window, prefix, _scale_bound, backend, needs = rest
-    backends.choose(OP, backend, {})
     options = Options(norm, eps, causal, window, prefix)
-    return parts.backward(grad, Inputs(*tensors), options, needs)
+    if backends.choose(OP, backend, _refusals(inputs)) == "triton":
+        from pyseq.kernels.cosine_attention.backward import cosine_attention_backward
+
+        mask = (causal, window, prefix)
+        return cosine_attention_backward(
+            grad, *inputs, None, out, lse, norm, eps, *mask, False, needs
+        )
+    return parts.backward(grad, inputs, options, needs)
+
+
+def _refusals(inputs: Inputs) -> dict[str, backends.Refusal]:
+    query = inputs.query
+    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query))}
 
 
 def _fake(query, *_arguments):

@@ -35,7 +35,9 @@ def cosine_decode(
     is that the cache holds prepared keys rounded to its dtype. A query that sees no key gives zeros
     and has no gradient. A NaN or an infinity reaches the outputs and gradients of the queries that
     see it, and no others; keys and values past an entry's length may hold anything. The reference
-    backend makes copies of the caches at every call, in float32.
+    backend makes copies of the caches at every call, in float32. The triton backend splits the keys
+    over programs and reads each once; it rounds prepared queries and attention weights to query's
+    dtype for their products. Its backward makes the output again, and is cosine_attention's.
 
     Args:
         query (Tensor (B, H, T, D), float32 | bfloat16 | float16 | float64): any strides; not
@@ -61,8 +63,9 @@ def cosine_decode(
             rows. They are constants and have no gradient.
         scale_bound (float | None): a promise, not checked, that |scale| max|query_weight|
             max|key_weight| stays at or below it, key_weight being the gain that the keys were
-            prepared with (a gain that is absent counts 1). A fused backend may then leave out the
-            running maximum; where the promise is broken it may overflow.
+            prepared with (a gain that is absent counts 1); with `norm` None, that no |scale <q, k>|
+            is above it. A fused backend may then leave out the running maximum; where the promise
+            is broken it may overflow.
         backend (str): "auto", "reference", "native" or "triton".
 
     Returns:

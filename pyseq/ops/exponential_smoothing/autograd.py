@@ -1,6 +1,7 @@
 """exponential_smoothing as a registered op: schema, choice of backend, gradient."""
 
 import torch
+from torch import Tensor
 
 from pyseq.ops import backends, registration
 from pyseq.ops.exponential_smoothing import reference
@@ -11,13 +12,23 @@ _inputs = "Tensor values, Tensor alpha, Tensor initial, str backend"
 
 
 def _forward(values, alpha, initial, backend):
-    backends.choose(OP, backend, {})
+    if backends.choose(OP, backend, _refusals(values)) == "triton":
+        from pyseq.kernels.exponential_smoothing.forward import exponential_smoothing_forward
+
+        return exponential_smoothing_forward(values, alpha, initial)
     return torch.empty_like(values).copy_(reference.smooth(values, alpha, initial))
 
 
-def _backward(grad, values, alpha, initial, backend, _needs):
-    backends.choose(OP, backend, {})
+def _backward(grad, values, alpha, initial, backend, needs):
+    if backends.choose(OP, backend, _refusals(values)) == "triton":
+        from pyseq.kernels.exponential_smoothing.backward import exponential_smoothing_backward
+
+        return exponential_smoothing_backward(grad, values, alpha, initial, needs)
     return reference.gradients(grad, values, alpha, initial)
+
+
+def _refusals(values: Tensor) -> dict[str, backends.Refusal]:
+    return {"triton": backends.triton_refusal(values)}
 
 
 def _fake(values, _alpha, _initial, _backend):

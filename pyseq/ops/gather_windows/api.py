@@ -23,8 +23,11 @@ class SymbolStream(Protocol):
     def __getitem__(self, window: slice) -> Tensor:
         """A uint16 copy of the symbols in `window`."""
 
+    def resident(self) -> Tensor | None:
+        """The symbols (S,), uint16, if they are kept on a device; else None."""
+
     def symbol_source(self) -> Any:
-        """The stream as a `_core.SymbolSource`."""
+        """The stream as a `_core.SymbolSource`, if it is not kept on a device."""
 
     def verify(self) -> None:
         """Raise if what is behind the stream changed since it was opened."""
@@ -46,17 +49,19 @@ def gather_windows(
     """Copy windows of a 16-bit stream into one dense tensor, widened to `dtype`.
 
     Row n of the result is ``stream[offsets[n] : offsets[n] + length]``. On the CPU the copy runs
-    on several threads with the GIL released.
+    on several threads with the GIL released. On a GPU nothing waits for the device: two bytes of
+    each symbol are read there and widened on the way.
 
     Args:
         stream (Tensor (S,), uint16 | U16Stream): the symbols.
-        offsets (Tensor (N,), int64): first symbol of each window, in [0, S - length]; checked for
-            streams on the CPU, but not on a GPU, where that would synchronise.
+        offsets (Tensor (N,), int64): first symbol of each window, in [0, S - length]. On the
+            device of a tensor; on the CPU for a U16Stream, or where it is kept on a GPU, on either.
+            Offsets on the CPU are checked, those on a GPU are not, as that would synchronise.
         length (int): symbols per window, 1 to S.
         dtype (torch.dtype): uint16, int32, int64 or float32.
-        out (Tensor (N, length), dtype, contiguous, on the offsets' device): written instead of a
+        out (Tensor (N, length), dtype, contiguous, on the stream's device): written instead of a
             new tensor.
-        threads (int): at most this many for a U16Stream, at least 1; None is
+        threads (int): at most this many on the CPU for a U16Stream, at least 1; None is
             `torch.get_num_threads()`.
         backend (str): "auto", "native" (CPU), "triton" (GPU) or "reference".
 
@@ -66,7 +71,7 @@ def gather_windows(
     Raises:
         TypeError: an argument is of the wrong kind or dtype.
         ValueError: a shape, `length` or `threads` does not fit.
-        IndexError: a window leaves a stream that lies on the CPU.
+        IndexError: a window leaves the stream, told where the offsets are on the CPU.
         BackendUnavailable: a backend asked for by name cannot serve the call.
 
     Example:
@@ -77,17 +82,26 @@ def gather_windows(
         tensor([[    9, 65535],
                 [    7,     8]])
     """
-    _check(stream, offsets, length, dtype, out, threads)
-    if isinstance(stream, Tensor):
-        windows = registration.call("gather_windows", stream, offsets, length, dtype, backend)
-        return windows if out is None else out.copy_(windows)
-    reference.check_range(offsets, length, len(stream))
-    return _gather_from_stream(stream, offsets, length, dtype, out, threads, backend)
+    _check(stream, offsets, length, dtype, threads)
+    resident = stream if isinstance(stream, Tensor) else stream.resident()
+    _check_devices(stream, resident, offsets, length, dtype, out)
+    if resident is None:
+        reference.check_range(offsets, length, len(stream))
+        return _gather_from_stream(stream, offsets, length, dtype, out, threads, backend)
+    if offsets.device != resident.device:
+        reference.check_range(offsets, length, len(stream))
+        # Pageable memory would make the copy, and with it the caller, wait for the device.
+        offsets = offsets.pin_memory().to(resident.device, non_blocking=True)
+    windows = registration.call("gather_windows", resident, offsets, length, dtype, backend)
+    return windows if out is None else out.copy_(windows)
 
 
 def _gather_from_stream(stream, offsets, length, dtype, out, threads, backend) -> Tensor:
-    chosen = backends.choose("gather_windows", backend, {"native": backends.refuse_native})
-    if chosen == "native":
+    refusals: dict[str, backends.Refusal] = {
+        "native": backends.refuse_native,
+        "triton": lambda: "the stream is not on a GPU; io='gpu' puts it there",
+    }
+    if backends.choose("gather_windows", backend, refusals) == "native":
         windows = torch.empty(len(offsets), length, dtype=dtype) if out is None else out
         try:
             gather_native(stream.symbol_source(), offsets, windows, threads)
@@ -101,7 +115,7 @@ def _gather_from_stream(stream, offsets, length, dtype, out, threads, backend) -
     return windows
 
 
-def _check(stream, offsets, length, dtype, out, threads) -> None:
+def _check(stream, offsets, length, dtype, threads) -> None:
     op = "gather_windows"
     if not isinstance(offsets, Tensor):
         raise TypeError(f"{op}: offsets are a {type(offsets).__name__}; an int64 tensor fits")
@@ -110,8 +124,6 @@ def _check(stream, offsets, length, dtype, out, threads) -> None:
             raise TypeError(f"{op}: stream is {stream.dtype}; uint16 fits")
         if stream.dim() != 1:
             raise ValueError(f"{op}: stream has shape {tuple(stream.shape)}; (S,) fits")
-        if offsets.device != stream.device:
-            raise ValueError(f"{op}: offsets on {offsets.device}, stream on {stream.device}")
     elif not isinstance(stream, SymbolStream):
         raise TypeError(f"{op}: stream is a {type(stream).__name__}; a tensor or U16Stream fits")
     if offsets.dtype != torch.int64:
@@ -130,12 +142,21 @@ def _check(stream, offsets, length, dtype, out, threads) -> None:
         raise ValueError(f"{op}: threads is {threads}; at least 1 fits")
     if dtype not in DTYPES:
         raise TypeError(f"{op}: dtype is {dtype}; uint16, int32, int64 or float32 fits")
+
+
+def _check_devices(stream, resident, offsets, length, dtype, out) -> None:
+    """Of the symbols, which are in memory if `resident` is None, the offsets and `out`."""
+    op = "gather_windows"
+    device = torch.device("cpu") if resident is None else resident.device
+    copied = not isinstance(stream, Tensor) and offsets.device.type == "cpu"
+    if offsets.device != device and not copied:
+        raise ValueError(f"{op}: offsets on {offsets.device}, stream on {device}")
     if out is None:
         return
     if not isinstance(out, Tensor):
         raise TypeError(f"{op}: out is a {type(out).__name__}; a tensor or None fits")
-    if out.device != offsets.device:
-        raise ValueError(f"{op}: out on {out.device}; {offsets.device}, as offsets, fits")
+    if out.device != device:
+        raise ValueError(f"{op}: out on {out.device}; {device}, as stream, fits")
     if out.dtype != dtype:
         raise TypeError(f"{op}: out is {out.dtype}; dtype {dtype} fits")
     if tuple(out.shape) != (len(offsets), length) or not out.is_contiguous():

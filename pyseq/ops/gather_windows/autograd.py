@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyseq.kernels.gather_windows.limits import refuse as refuse_kernel
+from pyseq.kernels.gather_windows import limits
 from pyseq.ops import backends, registration
 from pyseq.ops.gather_windows import reference
 
@@ -35,7 +35,7 @@ def gather_native(source, offsets: Tensor, out: Tensor, threads: int | None = No
 def _refusals(stream: Tensor, length: int) -> dict[str, backends.Refusal]:
     on_cpu = stream.device.type == "cpu"
     return {
-        "triton": lambda: refuse_kernel(stream, length) or backends.refuse_triton(),
+        "triton": backends.triton_refusal(stream, lambda: limits.refuse(length)),
         "native": lambda: (
             backends.refuse_native() if on_cpu else f"the stream is on {stream.device}, not on cpu"
         ),

@@ -7,7 +7,8 @@ from torch import Tensor
 def gather_windows(stream, offsets: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     """Row n is stream[offsets[n] : offsets[n] + length], in `dtype`."""
     if isinstance(stream, Tensor):
-        return stream.unfold(0, length, 1)[offsets].to(dtype)  # uint16 cannot be index-selected
+        windows = stream.view(torch.int16).unfold(0, length, 1)[offsets]  # uint16 has few kernels
+        return windows.view(torch.uint16).to(dtype)
     windows = torch.empty(len(offsets), length, dtype=dtype)
     for row, offset in zip(windows, offsets.tolist(), strict=True):
         row.copy_(stream[offset : offset + length])

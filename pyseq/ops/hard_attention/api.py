@@ -66,7 +66,8 @@ def hard_attention(
     value that of the copies: the sum of the output's gradients over the queries that chose the
     row, in float32 and in a fixed order. A query that is not finite, or sees a key or value that is
     not, has no softmax: query and key get no gradient from it. The reference backend's memory is
-    quadratic: it holds all scores, (B, H, T, S).
+    quadratic: it holds all scores, (B, H, T, S). That of Triton is linear in T and S; it serves
+    heads of up to 256, and not in float64.
 
     Args:
         query (Tensor (B, H, T, D), float32 | bfloat16 | float16 | float64): any strides.

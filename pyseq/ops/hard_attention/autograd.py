@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pyseq.kernels.hard_attention import limits
 from pyseq.ops import backends, registration
 from pyseq.ops.hard_attention import reference
 
@@ -18,7 +19,10 @@ _saved = f"Tensor? query, Tensor? key, Tensor value, Tensor index, {_options}"
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool, backend: str):
-    backends.choose(OP, backend, {})
+    if backends.choose(OP, backend, _refusals(query)) == "triton":
+        from pyseq.kernels.hard_attention.forward import hard_attention_forward
+
+        return hard_attention_forward(query, key, value, causal)
     index = reference.choose(query, key, causal)
     out = torch.empty_like(query).copy_(reference.copy_rows(value, index, causal))
     return out, index
@@ -35,13 +39,31 @@ def _backward(
     backend: str,
     needs: Sequence[bool],
 ):
-    backends.choose(OP, backend, {})
+    if backends.choose(OP, backend, _refusals(grad)) == "triton":
+        return _triton_backward(grad, query, key, value, index, scale, causal, needs)
     found: list[Tensor | None] = [None] * 3
     if query is not None and key is not None:
         found[:2] = reference.backward_of_choice(grad, query, key, value, scale, causal)
     if needs[2]:
         found[2] = reference.backward_of_copy(grad, index, value)
     return found
+
+
+def _triton_backward(grad, query, key, value, index, scale, causal, needs):
+    from pyseq.kernels.hard_attention import backward
+
+    found: list[Tensor | None] = [None] * 3
+    if query is not None and key is not None:
+        found[:2] = backward.hard_attention_backward_of_choice(
+            grad, query, key, value, scale, causal, *needs[:2]
+        )
+    if needs[2]:
+        found[2] = backward.hard_attention_backward_of_copy(grad, index, value)
+    return found
+
+
+def _refusals(query: Tensor) -> dict[str, backends.Refusal]:
+    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query))}
 
 
 def _fake(query, _key, _value, _scale, _causal, _backend):

@@ -31,8 +31,9 @@ def patch_embed(
     the end are in no patch and have no influence; with it every sample is in one.
 
     Everything is computed in float32 (float64 if samples or weight are float64) and rounded once,
-    at the end. A NaN in a sample reaches the patches that hold it and the gradient of weight, and
-    nothing else.
+    at the end; on triton, products with a weight in half precision are taken with the first 21 bits
+    of the samples, and products in float32 follow PyTorch's setting for tf32. A NaN in
+    a sample reaches the patches that hold it and the gradient of weight, and nothing else.
 
     Args:
         samples (Tensor (B, T), uint16 | int16 | float32 | bfloat16 | float16 | float64): the

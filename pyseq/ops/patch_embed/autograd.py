@@ -1,5 +1,8 @@
 """patch_embed as a registered op: schema, choice of backend, gradient."""
 
+from torch import Tensor
+
+from pyseq.kernels.patch_embed import limits
 from pyseq.ops import backends, registration
 from pyseq.ops.patch_embed import reference
 
@@ -12,13 +15,25 @@ _inputs = (
 
 
 def _forward(samples, weight, bias, center, spread, stride, pad_end, backend):
-    backends.choose(OP, backend, {})
+    if backends.choose(OP, backend, _refusals(samples, weight)) == "triton":
+        from pyseq.kernels.patch_embed.forward import patch_embed_forward
+
+        N = reference.count(samples.shape[1], weight.shape[1], stride, pad_end)
+        return patch_embed_forward(samples, weight, bias, center, spread, N, stride, pad_end)
     return reference.embed(samples, weight, bias, center, spread, stride, pad_end)
 
 
 def _backward(grad, samples, weight, _bias, center, spread, stride, pad_end, backend, needs):
-    backends.choose(OP, backend, {})
-    return reference.gradients(grad, samples, weight, center, spread, stride, pad_end, needs)
+    arguments = (grad, samples, weight, center, spread, stride, pad_end, needs)
+    if backends.choose(OP, backend, _refusals(samples, weight)) == "triton":
+        from pyseq.kernels.patch_embed.backward import patch_embed_backward
+
+        return patch_embed_backward(*arguments)
+    return reference.gradients(*arguments)
+
+
+def _refusals(samples: Tensor, weight: Tensor) -> dict[str, backends.Refusal]:
+    return {"triton": backends.triton_refusal(weight, lambda: limits.refuse(samples))}
 
 
 def _fake(samples, weight, _bias, _center, _spread, stride, pad_end, _backend):

@@ -2,6 +2,7 @@
 
 import torch
 
+from pyseq.kernels.prepare_keys import limits
 from pyseq.ops import backends, registration
 from pyseq.ops.prepare_keys import reference
 
@@ -15,14 +16,24 @@ _inputs = (
 
 def _forward(key, *arguments):
     *rest, backend = arguments
-    backends.choose(OP, backend, {})
+    if backends.choose(OP, backend, _refusals(key)) == "triton":
+        from pyseq.kernels.prepare_keys.forward import prepare_keys_forward
+
+        return prepare_keys_forward(key, *rest)
     return torch.empty_like(key).copy_(reference.prepare(key, *rest))
 
 
 def _backward(grad, key, *arguments):
-    *rest, backend, _needs = arguments
-    backends.choose(OP, backend, {})
+    *rest, backend, needs = arguments
+    if backends.choose(OP, backend, _refusals(key)) == "triton":
+        from pyseq.kernels.prepare_keys.backward import prepare_keys_backward
+
+        return prepare_keys_backward(grad, key, *(*rest, needs))
     return reference.gradients(grad, key, *rest)
+
+
+def _refusals(key: torch.Tensor) -> dict[str, backends.Refusal]:
+    return {"triton": backends.triton_refusal(key, lambda: limits.refuse(key))}
 
 
 def _fake(key, *_arguments):

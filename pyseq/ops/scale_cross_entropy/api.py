@@ -42,10 +42,12 @@ def scale_cross_entropy(
     a proper score, so their weighted sum is: no other distribution expects less than the true one.
 
     Logits, softmax and sums are kept in float32 (float64 for float64). The logits of all rows never
-    exist together: at most 2^24 of them do (or those of one row), forward and backward, in two
-    copies of 64 MiB; the backward pass makes them again. Bins of a good part of the alphabet take
-    a few times that. For inputs narrower than float32 a copy of `weight` in float32 comes on top,
-    and its gradient is summed in float32.
+    exist together, and the backward pass makes them again. On the reference at most 2^24 of them do
+    (or those of one row), forward and backward, in two copies of 64 MiB; bins of a good part of the
+    alphabet take a few times that. For inputs narrower than float32 a copy of `weight` in float32
+    comes on top, and its gradient is summed in float32. On Triton no logits are stored forward, and
+    backward 128 MiB of their gradients, rounded to the inputs' dtype; the gradient of `hidden` is
+    kept in float32, that of `weight` for up to 16384 symbols at a time.
 
     Under autocast hidden, weight and bias are cast to its dtype first, as in a linear layer.
 
@@ -55,7 +57,8 @@ def scale_cross_entropy(
         weight (Tensor (V, C), dtype of hidden): the projection to the alphabet of V symbols.
         targets (Tensor (...), any integer dtype, uint16 too): the true symbols, 0 to V - 1 or
             `ignore_index`. Their values are not checked by the op, which would have to wait for
-            the device; on the CPU another value is an IndexError of PyTorch's.
+            the device; another value is an IndexError of PyTorch's in the reference on the CPU,
+            and an infinite loss in Triton.
         scales (tuple of int): widths of the bins in symbols, at least 1.
         scale_weights (tuple of float | None): what each scale's loss counts in the sum, finite and
             at least 0; None: 1 each; no unit.
@@ -93,7 +96,7 @@ def scale_cross_entropy(
     check_reduction(OP, ignore_index, reduction)
     hidden, weight, bias = _check_and_cast(hidden, weight, bias, targets)
     symbols = targets.long()  # uint16 can be stored, but neither compared nor looked up
-    losses = registration.call(
+    losses, _masses = registration.call(
         OP,
         hidden.reshape(symbols.numel(), hidden.shape[-1]),
         weight,

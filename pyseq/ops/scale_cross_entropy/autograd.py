@@ -1,35 +1,52 @@
 """scale_cross_entropy as a registered op: schema, choice of backend, gradient."""
 
+from pyseq.kernels.scale_cross_entropy import limits
 from pyseq.ops import backends, registration
 from pyseq.ops.precision import accumulation_dtype
 from pyseq.ops.scale_cross_entropy import parts
 
 OP = "scale_cross_entropy"
 
-_inputs = (
-    "Tensor hidden, Tensor weight, Tensor? bias, Tensor targets,"
-    " int[] scales, int? ignore_index, str backend"
-)
+_tensors = "Tensor hidden, Tensor weight, Tensor? bias, Tensor targets"
+_options = "int[] scales, int? ignore_index, str backend"
+# The losses are not reduced, (n_scales, N), so that one backward serves every reduction. The masses
+# (2, 1 + n_scales, N) restore a softmax from a logit: the maximum, and the sum of exp(logit -
+# maximum), of all symbols and of the target's bin at each scale below V. The reference makes its
+# softmax again and leaves them 0, with which no other backward finds a finite gradient.
+_signature = f"({_tensors}, {_options}) -> (Tensor losses, Tensor masses)"
+_saved = f"{_tensors}, Tensor masses, {_options}"
 
 
 def _forward(hidden, weight, bias, targets, scales, ignore_index, backend):
-    backends.choose(OP, backend, {})
-    return parts.forward(hidden, weight, bias, targets, scales=scales, ignore_index=ignore_index)
+    options = {"scales": scales, "ignore_index": ignore_index}
+    if backends.choose(OP, backend, _refusals(hidden, weight)) == "triton":
+        return parts.fused_forward(hidden, weight, bias, targets, **options)
+    losses = parts.forward(hidden, weight, bias, targets, **options)
+    return losses, losses.new_zeros(2, 1 + len(scales), len(hidden))
 
 
-def _backward(grad, hidden, weight, bias, targets, scales, ignore_index, backend, needs):
-    backends.choose(OP, backend, {})
-    return parts.backward(
-        grad, hidden, weight, bias, targets, scales=scales, ignore_index=ignore_index, needs=needs
-    )
+def _backward(grad, hidden, weight, bias, targets, masses, scales, ignore_index, backend, needs):
+    options = {"scales": scales, "ignore_index": ignore_index, "needs": needs}
+    if backends.choose(OP, backend, _refusals(hidden, weight)) == "triton":
+        return parts.fused_backward(grad, hidden, weight, bias, targets, masses, **options)
+    return parts.backward(grad, hidden, weight, bias, targets, **options)
+
+
+def _refusals(hidden, weight) -> dict[str, backends.Refusal]:
+    return {"triton": backends.triton_refusal(hidden, lambda: limits.refuse(hidden, weight))}
 
 
 def _fake(hidden, _weight, _bias, _targets, scales, *_options):
-    return hidden.new_empty((len(scales), hidden.shape[0]), dtype=accumulation_dtype(hidden))
+    N, dtype = hidden.shape[0], accumulation_dtype(hidden)
+    losses = hidden.new_empty((len(scales), N), dtype=dtype)
+    return losses, hidden.new_empty((2, 1 + len(scales), N), dtype=dtype)
 
 
-# The losses are not reduced, (n_scales, N), so that one backward serves every reduction. A fused
-# one needs no more than the inputs: a row's log-sum-exp is its loss at a scale plus that of the
-# few logits of the target's bin.
-registration.define(OP, f"({_inputs}) -> Tensor", _forward, _fake)
-registration.define_gradient(OP, _inputs, _backward, trainable=3, keep=registration.keep_first(4))
+def _keep(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:4], output[1])
+    ctx.options = inputs[4:]
+    ctx.mark_non_differentiable(output[1])
+
+
+registration.define(OP, _signature, _forward, _fake)
+registration.define_gradient(OP, _saved, _backward, trainable=3, keep=_keep)

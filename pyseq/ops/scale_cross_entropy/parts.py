@@ -1,7 +1,7 @@
-"""The reference backend of the registered op: the specification and its gradient, in parts.
+"""The registered op's code: the specification and its gradient in parts, and the fused kernels'.
 
-The gradient is written out, because autograd is switched off inside an op under many of PyTorch's
-modes; like every fused backward it makes the logits again.
+The reference's gradient is written out, because autograd is switched off inside an op under many of
+PyTorch's modes; like every fused backward it makes the logits again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,6 +71,70 @@ def backward(
         if 2 in found:
             found[2] += d_logits.sum(0)
     return [found.get(i) for i in range(3)]
+
+
+def fused_forward(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    *,
+    scales: Sequence[int],
+    ignore_index: int | None,
+) -> tuple[Tensor, Tensor]:
+    """`reference.losses` by Triton, and the masses (2, 1 + n_scales, N) for its backward."""
+    from pyseq.kernels.scale_cross_entropy.forward import scale_cross_entropy_forward
+
+    fine = _below(scales, len(weight))
+    found, found_masses = scale_cross_entropy_forward(
+        hidden, weight, bias, targets.contiguous(), [scales[i] for i in fine]
+    )
+    ignored = reference.is_ignored(targets, ignore_index)
+    found.masked_fill_(ignored, 0)
+    if len(fine) == len(scales):
+        return found, found_masses
+    losses = found.new_zeros(len(scales), len(hidden))
+    masses = found.new_zeros(2, 1 + len(scales), len(hidden))
+    masses[:, : len(found_masses[0])] = found_masses
+    for i, row in zip(fine, found, strict=True):
+        losses[i] = row
+    return losses, masses
+
+
+def fused_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    masses: Tensor,
+    *,
+    scales: Sequence[int],
+    ignore_index: int | None,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """`backward` by Triton, with the masses of `fused_forward`."""
+    from pyseq.kernels.scale_cross_entropy.backward import scale_cross_entropy_backward
+
+    fine = _below(scales, len(weight))
+    ignored = reference.is_ignored(targets, ignore_index)
+    # Not indexed by a list, which would have to be sent to the device.
+    kept = [grad[i].masked_fill(ignored, 0) for i in fine]
+    return scale_cross_entropy_backward(
+        torch.stack(kept) if kept else grad[:0],
+        hidden,
+        weight,
+        bias,
+        targets.contiguous(),
+        masses[:, : 1 + len(fine)],
+        [scales[i] for i in fine],
+        needs,
+    )
+
+
+def _below(scales: Sequence[int], V: int) -> list[int]:
+    """Which scales have more than one bin; at the others the loss is 0."""
+    return [i for i, scale in enumerate(scales) if scale < V]
 
 
 def _parts(hidden: Tensor, weight: Tensor) -> Iterator[slice]:

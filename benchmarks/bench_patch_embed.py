@@ -1,0 +1,126 @@
+"""patch_embed of uint16 samples against cast, window and linear in eager PyTorch and compiled.
+
+Outputs rotate past the cache: on a GPU the calls of one round are replayed from a CUDA graph where
+they can be captured, because at B=2 launches would cost more than the work.
+
+Floor at T=65536 P=16 C=512, bfloat16 weights: the output is 8.4 MB at B=2 and 268 MB at B=64, the
+samples 0.26 and 8.4 MB: at 4.3 TB/s 2.0 us and 64 us. The product is 0.13 and 4.3 GFLOP, 5.5 us at
+the GEMM's 780 TFLOP/s for the larger: bytes are the limit.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from benchmarks import attention, ceilings, correct, graphs
+from benchmarks.harness import Call, Case, Contestant, results_past_cache
+from pyseq.ops import patch_embed
+
+OP = "patch_embed"
+T, P, C = 65536, 16, 512
+BATCHES = (2, 64)
+QUICK = (3, 70, 8, 24)  # B, T, P, C
+DTYPES = {"cuda": [torch.bfloat16], "cpu": [torch.float32, torch.bfloat16]}
+CENTER, SPREAD = 32767.5, 18918.6  # mean and standard deviation of evenly spread u16
+MOST_SETS = 32
+
+Size = tuple[int, int, int, int]
+Embed = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Sets of samples, one layer, and what is right in the first and the last row of each set."""
+
+    samples: list[Tensor]  # each (B, T) uint16
+    weight: Tensor
+    bias: Tensor
+    expected: list[dict[str, correct.Truth]]
+
+
+def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
+    """Every size and dtype, forward."""
+    sizes = [QUICK] if quick else [(B, T, P, C) for B in BATCHES]
+    return [_case(size, dtype, device, quick) for size in sizes for dtype in DTYPES[device]]
+
+
+def _case(size: Size, dtype: torch.dtype, device: str, quick: bool) -> Case:
+    B, T, P, C = size
+    written = B * (T // P) * C * dtype.itemsize
+    moved = (written + B * T * torch.uint16.itemsize) / 1e9
+    contestants = [
+        Contestant(backend, partial(_call, partial(_ours, backend), device))
+        for backend in attention.backends_on(OP, device, quick)
+    ]
+    contestants.append(Contestant("eager", partial(_call, as_written, device), peer=True))
+    if attention.can_compile(device, quick):
+        make = partial(_compiled, device)
+        contestants.append(Contestant("compiled", make, peer=True, optional=True))
+    return Case(
+        op=OP,
+        direction="forward",
+        shape=f"B={B} T={T} P={P} C={C}",
+        dtype=str(dtype).removeprefix("torch."),
+        inputs=partial(_inputs, size, dtype, device, written),
+        contestants=contestants,
+        check=check,
+        unit="GB/s",
+        work=moved,
+        ceilings=ceilings.memory(device, quick),
+        ceiling_work=moved,
+        result_bytes=written if device == "cpu" else 0,  # a graph keeps its results itself
+        checked_calls=3,
+        device=device,
+    )
+
+
+def check(inputs: Inputs, result: tuple[int, Mapping[str, Tensor]]) -> None:
+    """Apply the rule to the first and the last row of the set that was asked for."""
+    number, found = result
+    correct.check(inputs.expected[number], found, lambda name, x: x[[0, -1]])
+
+
+def as_written(samples: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What users write: normalise in float32, window, and a linear layer in its own dtype."""
+    x = (samples.float() - CENTER) / SPREAD
+    return linear(x.unfold(1, weight.shape[1], weight.shape[1]).to(weight.dtype), weight, bias)
+
+
+@contextmanager
+def _inputs(size: Size, dtype: torch.dtype, device: str, written: int) -> Iterator[Inputs]:
+    torch.compiler.reset()
+    B, T, P, C = size
+    generator = torch.Generator(device).manual_seed(0)
+    sets = min(MOST_SETS, results_past_cache(written, device))
+    weight = (torch.randn(C, P, generator=generator, device=device) * P**-0.5).to(dtype)
+    bias = torch.randn(C, generator=generator, device=device).to(dtype)
+    samples, expected = [], []
+    for _ in range(sets):
+        drawn = torch.randint(1 << 16, (B, T), generator=generator, device=device)
+        samples.append(drawn.to(torch.int32).to(torch.uint16))
+        exact, reference = (
+            _ours("reference", samples[-1][[0, -1]], weight.to(wide), bias.to(wide))
+            for wide in (torch.float64, torch.float32)
+        )
+        expected.append(correct.truths({"output": exact}, {"output": reference.to(dtype)}, dtype))
+    yield Inputs(samples, weight, bias, expected)
+
+
+def _ours(backend: str, samples: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return patch_embed(samples, weight, bias, center=CENTER, spread=SPREAD, backend=backend)
+
+
+def _call(embed: Embed, device: str, inputs: Inputs) -> Call:
+    def embedded(samples: Tensor) -> dict[str, Tensor]:
+        return {"output": embed(samples, inputs.weight, inputs.bias)}
+
+    return graphs.each_set(embedded, [(x,) for x in inputs.samples], device)
+
+
+def _compiled(device: str, inputs: Inputs) -> Call:
+    return _call(torch.compile(as_written, dynamic=False), device, inputs)

@@ -1,0 +1,45 @@
+"""What the machine could do at most: copies, reads and matrix products, among the contestants."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Call, Ceiling
+
+COPIED_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}  # many times the last cache
+GEMM_SIZE = {"cuda": 8192, "cpu": 2048}
+QUICK_BYTES, QUICK_GEMM = 1 << 16, 64
+
+
+def memory(device: str, quick: bool, *, reads: bool = False) -> list[Ceiling]:
+    """Copy rate, bytes read plus bytes written; with `reads` also the rate of reading alone."""
+    size = QUICK_BYTES if quick else COPIED_BYTES[device]
+    ceilings = [Ceiling("copy", "GB/s", 2 * size / 1e9, partial(_copy, device, size))]
+    if reads:
+        ceilings.append(Ceiling("read", "GB/s", size / 1e9, partial(_read, device, size)))
+    return ceilings
+
+
+def gemm(device: str, quick: bool, dtype: torch.dtype) -> list[Ceiling]:
+    """A square matrix product in `dtype`."""
+    n = QUICK_GEMM if quick else GEMM_SIZE[device]
+    name = f"{str(dtype).removeprefix('torch.')} GEMM"
+    return [Ceiling(name, "TFLOP/s", 2 * n**3 / 1e12, partial(_gemm, device, dtype, n))]
+
+
+def _copy(device: str, size: int, _: Any) -> Call:
+    source = torch.randint(-100, 100, (size,), dtype=torch.int8, device=device)
+    target = torch.ones_like(source)
+    return lambda: target.copy_(source)
+
+
+def _read(device: str, size: int, _: Any) -> Call:
+    source = torch.randn(size // 4, device=device)
+    return source.sum
+
+
+def _gemm(device: str, dtype: torch.dtype, n: int, _: Any) -> Call:
+    left, right = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(left)
+    return lambda: torch.mm(left, right, out=out)

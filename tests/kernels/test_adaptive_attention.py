@@ -1,0 +1,42 @@
+"""The adaptive attention kernels, compiled for GPUs that need not be there."""
+
+from functools import partial
+
+import torch
+
+from tests.kernels.compiled import CAPABILITIES, check_fits, compiled
+
+PUBLISHED = (-0.037, 0.481, -2.3, 4.917, -1.791)
+
+
+def launch(D, dtype, causal):
+    from pyseq.kernels.adaptive_attention.backward import adaptive_attention_backward
+    from pyseq.kernels.adaptive_attention.forward import adaptive_attention_forward
+
+    x = [torch.empty(1, heads, 256, D, dtype=dtype) for heads in (8, 2, 2)]
+    options = (D**-0.5, PUBLISHED, causal)
+    out, measures = adaptive_attention_forward(*x, *options)
+    adaptive_attention_backward(out, *x, measures, *options, (True, True, True))
+
+
+# One dtype of 16 bits compiles as the other does; float16 and causality are here once each.
+LAUNCHES = {
+    f"{dtype}-{D}-causal={causal}": partial(launch, D, dtype, causal)
+    for D, dtype, causal in (
+        (64, torch.bfloat16, True),
+        (80, torch.float16, False),
+        (128, torch.bfloat16, True),
+        (256, torch.bfloat16, False),
+        (128, torch.float32, False),
+        (256, torch.float32, False),
+    )
+}
+KERNELS = 3
+
+
+def test_compiles_for_every_gpu():
+    kernels = compiled(__name__)
+    assert len(kernels) == len(CAPABILITIES) * len(LAUNCHES) * KERNELS
+    for kernel in kernels:
+        # float32 is not rounded to tf32 unless PyTorch is told to.
+        check_fits(kernel, tensor_cores="float32" not in kernel.launch)
