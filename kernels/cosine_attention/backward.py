@@ -290,7 +290,7 @@ def key_gradients_kernel(
     if NEEDS_K or NEEDS_WEIGHT:
         d_k = tl.where(known[:, None], d_k, 0.0)
         da, db = as_halves(d_k, BLOCK_S, HALF)
-        da, db, weight_a, weight_b, _along = through_preparation(
+        da, db, weight_a, weight_b = through_preparation(
             da, db, raw_ptr + batch * stride_rb + group * stride_rg + first * stride_rs,
             key_weight_ptr, cos_ptr, sin_ptr,
             rows_s, known, rows_s + tile * BLOCK_S,
@@ -311,11 +311,12 @@ def key_gradients_kernel(
 
 @triton.jit
 def sweep_keys(
-    d_q, q, grad, lse, delta, factor,
+    d_q, along, q, grad, lse, delta, middle, factor,
     k_ptr, v_ptr, prefixed, start, pause, resume, stop,
     position, keys, window, prefix,
     MASKED: tl.constexpr,
     CAUSAL: tl.constexpr, HAS_WINDOW: tl.constexpr, HAS_PREFIX: tl.constexpr,
+    NEEDS_SCALE: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add the keys up to `prefixed`, from `start` to `pause` and from `resume` to `stop`."""
@@ -342,8 +343,10 @@ def sweep_keys(
         if MASKED:
             visible = sees(position, offs_s, keys, window, prefix, CAUSAL, HAS_WINDOW, HAS_PREFIX)
             d_logits = tl.where(visible, d_logits, 0.0)
+        if NEEDS_SCALE:  # before d_logits are rounded for the product: they cancel in the sum
+            along += tl.sum(d_logits * (logits - middle[:, None]), 1)
         d_q = tl.dot(d_logits.to(k.dtype), k, d_q, input_precision=PRECISION)
-    return d_q
+    return d_q, along
 
 
 @triton.jit
@@ -358,7 +361,7 @@ def query_gradients_kernel(
     NORM: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_ROPE: tl.constexpr,
     HAS_LENGTHS: tl.constexpr,
     CAUSAL: tl.constexpr, HAS_WINDOW: tl.constexpr, HAS_PREFIX: tl.constexpr,
-    NEEDS_Q: tl.constexpr, NEEDS_WEIGHT: tl.constexpr,
+    NEEDS_Q: tl.constexpr, NEEDS_SCALE: tl.constexpr, NEEDS_WEIGHT: tl.constexpr,
     D: tl.constexpr, HALF: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -383,6 +386,12 @@ def query_gradients_kernel(
     scale = tl.load(scale_ptr + head * stride_scale).to(tl.float32)
 
     d_q = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
+    along = tl.zeros((BLOCK_T,), tl.float32)
+    # The gradients of a row's logits add up to 0, but for the rounding of the output that delta is
+    # made from; a number near the logits that count, taken from all of them, keeps that out of the
+    # gradient of scale.
+    steep = tl.where(tl.abs(scale) >= 1.0, scale * LOG2_E, float("inf"))
+    middle = tl.where(tl.abs(lse) < float("inf"), lse / steep, 0.0)
     first = tile * BLOCK_T + (keys - T)
     last = tl.minimum(tile * BLOCK_T + BLOCK_T, T) - 1 + (keys - T)
     start, full, rest, stop = key_range(
@@ -393,13 +402,13 @@ def query_gradients_kernel(
         prefixed = tl.minimum(start, prefix)
     group_place = (batch * G + group) * padded_s * BLOCK_D
     for MASKED in tl.static_range(2):
-        d_q = sweep_keys(
-            d_q, q, grad, lse, delta, scale * LOG2_E,
+        d_q, along = sweep_keys(
+            d_q, along, q, grad, lse, delta, middle, scale * LOG2_E,
             k_ptr + group_place, v_ptr + group_place,
             prefixed if MASKED else 0, start if MASKED else full, full if MASKED else rest,
             rest, stop if MASKED else rest,
             position, keys, window, prefix,
-            MASKED, CAUSAL, HAS_WINDOW, HAS_PREFIX, BLOCK_D, BLOCK_S, PRECISION,
+            MASKED, CAUSAL, HAS_WINDOW, HAS_PREFIX, NEEDS_SCALE, BLOCK_D, BLOCK_S, PRECISION,
         )  # fmt: skip
 
     # Counted from the tile's first row: no offset from above has to outlive the loops.
@@ -407,14 +416,15 @@ def query_gradients_kernel(
     rows_t = tl.arange(0, BLOCK_T)
     inside = rows_t < T - tile * BLOCK_T
     da, db = as_halves(d_q, BLOCK_T, HALF)
-    da, db, weight_a, weight_b, along = through_preparation(
+    da, db, weight_a, weight_b = through_preparation(
         da, db, raw_ptr + batch * stride_rb + head * stride_rh + first * stride_rt,
         query_weight_ptr, cos_ptr, sin_ptr, rows_t, inside, rows_t + (tile * BLOCK_T + keys - T),
         stride_rt, stride_rd, stride_angle, stride_angle_d, eps,
         NORM, HAS_WEIGHT, HAS_ROPE, D, HALF,
     )  # fmt: skip
     place = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tile
-    tl.store(d_scale_ptr + place, along)
+    if NEEDS_SCALE:
+        tl.store(d_scale_ptr + place, tl.sum(along, 0))
     if NEEDS_Q:
         store_halves(
             d_query_ptr + batch * stride_dqb + head * stride_dqh + first * stride_dqt,
@@ -449,9 +459,8 @@ def through_preparation(
     """From the gradient of prepared rows to that of the raw rows at `ptr`.
 
     Returns:
-        (da, db, weight_a, weight_b, along): that gradient, the gain's (1, HALF) as halves, and the
-            sum of <prepared row, its gradient> over all rows. Rows that are not finite have no
-            share in the last three.
+        (da, db, weight_a, weight_b): that gradient, and the gain's (1, HALF) as halves, in which
+            rows that are not finite have no share.
     """
     if HAS_ROPE:
         cos, sin = load_angles(
@@ -468,9 +477,8 @@ def through_preparation(
         gain_a, gain_b = load_vector(weight_ptr, D, HALF)
         da = da * gain_a
         db = db * gain_b
-    along = tl.sum(tl.sum(da * a, 1) + tl.sum(db * b, 1), 0)
     da, db = through_norm(da, db, a, b, factor, eps, NORM, D, HALF)
-    return da, db, weight_a, weight_b, along
+    return da, db, weight_a, weight_b
 
 
 def cosine_attention_backward(
@@ -576,7 +584,7 @@ def cosine_attention_backward(
                 query, query_weight, cos, sin, lengths, d_query, d_scale, d_weight,
                 *query.stride(), *_strides(d_query), scale_stride, *angle_strides,
                 H, G, T, padded_t, S, padded_s, window or 0, prefix, eps, **of_query, **shared,
-                NEEDS_Q=wanted[0], NEEDS_WEIGHT=wanted[4],
+                NEEDS_Q=wanted[0], NEEDS_SCALE=wanted[3], NEEDS_WEIGHT=wanted[4],
                 BLOCK_T=tiles.queries.block_t, BLOCK_S=tiles.queries.block_s,
                 num_warps=tiles.queries.warps, num_stages=tiles.queries.stages,
             )  # fmt: skip

@@ -26,6 +26,7 @@ from typing import Any
 CAPABILITIES = (80, 90)
 SHARED_BYTES = {80: 163 << 10, 90: 227 << 10}  # that a block can have
 COUNTS = Path(__file__).parent / "instruction_counts"
+PINNED = "3.9.0"  # Triton, in constraints.txt
 COLUMNS = ("launch", "kernel", "capability", "loop", "instructions", "triton")
 
 
@@ -67,8 +68,11 @@ def compiled(module: str) -> tuple[Compiled, ...]:
 
 
 def check_fits(kernel: Compiled, *, tensor_cores: bool = True) -> None:
-    """No spills, shared memory that a block can have, and tensor cores in its loops."""
-    assert kernel.spills == 0, kernel
+    """No spills, shared memory that a block can have, and tensor cores in its loops.
+
+    Which registers are spilled is the compiler's choice: tiles are chosen for the `PINNED` one.
+    """
+    assert kernel.spills == 0 or _version() != PINNED, kernel
     assert kernel.shared_bytes <= SHARED_BYTES[kernel.capability], kernel
     if tensor_cores:
         assert kernel.mma > 0, kernel
@@ -80,7 +84,8 @@ def check_counts(module: str) -> None:
     with open(_file(module), newline="") as lines:
         stored = list(csv.DictReader(lines))
     rows = [{k: str(v) for k, v in row.items()} for row in _rows(module)]
-    if stored and stored[0]["triton"] != _version():
+    assert {row["triton"] for row in stored} == {PINNED}
+    if _version() != PINNED:
         return  # another compiler, other counts
     assert rows == stored, "python -m tests.kernels.compiled MODULE --store, and look at the change"
 

@@ -41,7 +41,7 @@ def test_the_variable_is_named_where_it_is_wrong(monkeypatch):
     ("options", "error", "message"),
     [
         ({"out": [1]}, TypeError, "out is a list; a tensor or None fits"),
-        ({"out": torch.empty(2, 3, device="meta")}, ValueError, "out on meta; cpu, as offsets"),
+        ({"out": torch.empty(2, 3, device="meta")}, ValueError, "out on meta; cpu, as stream"),
         ({"length": True}, TypeError, "length is a bool; an int fits"),
         ({"threads": True}, TypeError, "threads is a bool; an int or None fits"),
     ],

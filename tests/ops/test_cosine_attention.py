@@ -137,6 +137,29 @@ def test_sizes_around_a_tile(T, S, causal, backend):
     check(inputs(T=T, S=S, D=8), torch.float32, backend, causal=causal)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("bound", "norm", "options"),
+    [
+        (9.6, "l2", {"causal": True}),
+        (9.6, "l2", {"window": 5, "prefix": 3}),
+        (62.0, "l2", {"causal": True}),  # with an offset that is not 0
+        (9.6 / 8, "rms", {"causal": True, "window": 20}),
+        (9.6, None, {"causal": True}),
+    ],
+)
+def test_a_promised_bound(bound, norm, options, dtype, backend):
+    """Which leaves the running maximum out; the last logits come close to it."""
+    tensors = inputs(H=2, T=70, S=67, D=8)
+    tensors["scale"] = torch.tensor([bound, -bound / 2])
+    if norm is None:
+        tensors["query"] /= tensors["query"].norm(dim=-1, keepdim=True)
+        tensors["key"] /= 1.01 * tensors["key"].norm(dim=-1, keepdim=True)
+    promising = partial(cosine_attention, scale_bound=bound)
+    check(tensors, dtype, backend, op=promising, norm=norm, **options)
+
+
 PAIRS = pairwise(
     dtype=DTYPES,
     norm=NORMS,
