@@ -15,6 +15,7 @@ keep the NaN of their queries out, so such tiles go through the loop that cleans
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -330,8 +331,7 @@ def adaptive_attention_backward(
     """
     for_query, for_key = needs[0], needs[1] or needs[2]
     if grad.numel() == 0 or key.shape[2] == 0:
-        zeros = (torch.zeros_like(x) for x in (query, key, value))
-        return tuple(zeros)
+        return torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
     (B, H, T, D), (G, S) = query.shape, key.shape[1:3]
     capability = launch.capability(query)
     tiles = query_tiles(D, query.dtype, capability)
@@ -340,7 +340,7 @@ def adaptive_attention_backward(
     dirty = torch.empty(B * H, dirty_tiles, dtype=torch.int32, device=query.device)
     d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
     numbers = (scale, scale * math.log2(math.e))
-    shared = {"CAUSAL": causal, "D": D, "BLOCK_D": launch.padded(D)}
+    shared: dict[str, Any] = {"CAUSAL": causal, "D": D, "BLOCK_D": launch.padded(D)}
     shared |= {"PRECISION": launch.dot_precision(query.dtype)} | launch.OPTIONS
     with torch.cuda.device_of(query):  # Triton launches on the current device
         adaptive_attention_backward_query_kernel[dirty_tiles, B * H](

@@ -14,7 +14,6 @@ from pyseq.kernels.adaptive_attention.rows import (
     FLOOR,
     LN_2,
     load_rows,
-    products,
     sharpness,
     store_rows,
 )
@@ -34,7 +33,7 @@ def measure(
     for s in tl.range(start, stop, BLOCK_S, num_stages=1 if MASKED else None):
         offs_s = s + tl.arange(0, BLOCK_S)
         k = load_rows(k_ptr, offs_s, offs_s < keys, stride_ks, stride_kd, D, BLOCK_D, MASKED)
-        product = products(q, k, PRECISION)
+        product = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         if MASKED:
             visible = sees(position, offs_s, keys, 0, 0, CAUSAL, False, False)
             product = tl.where(visible, product, float("-inf"))
@@ -69,7 +68,7 @@ def attend(
         if MASKED:
             bad_key = tl.sum(k.to(tl.float32) * 0.0, 1) != 0.0  # 0 * inf is NaN too
             v, bad_value = clean_rows(v)
-        product = products(q, k, PRECISION)
+        product = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         weights = tl.exp2((product - best[:, None]) * sharp[:, None])
         if MASKED:
             visible = sees(position, offs_s, keys, 0, 0, CAUSAL, False, False)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 
 WIDEST = 256
+WIDEST_SINGLE = 128  # in float32: no tile of wider heads compiles without spills
+WIDEST_RAGGED = 128  # of a width that is padded: between 128 and 256 no tiles without spills
 MOST_PROGRAMS = 65_535  # CUDA's limit on the second axis of a grid
 
 
@@ -20,30 +22,35 @@ class Tiles(NamedTuple):
 def refuse(query: torch.Tensor) -> str | None:
     """Why no kernel can serve this query (B, H, T, D), or None."""
     B, H, _, D = query.shape
-    if D > WIDEST:
-        return f"heads of {D} are wider than {WIDEST}, the kernel's widest"
+    widest = WIDEST_SINGLE if query.dtype == torch.float32 else WIDEST
+    if widest < D:
+        return f"{query.dtype} heads of {D} are wider than {widest}, the kernel's widest"
+    if WIDEST_RAGGED < D < WIDEST:
+        return f"heads of {D} are neither {WIDEST} wide nor at most {WIDEST_RAGGED}"
     if B * H > MOST_PROGRAMS:
         return f"{B} * {H} heads are more than {MOST_PROGRAMS}, the most of one launch"
     return None
 
 
-def _single(D: int) -> Tiles:
+def _single(D: int, stages: int = 1) -> Tiles:
     """In float32 all three kernels make the products of queries and keys in tiles of one shape.
 
     Then they are the same to the last bit, which at large logits tells in the weights.
     """
-    return Tiles(32, 32, 4, 1) if D <= 32 else Tiles(16, 16, 4, 1)
+    if D <= 32:
+        return Tiles(32, 32, 8, 1)
+    return Tiles(16, 16, 4, 1) if D <= 64 else Tiles(16, 16, 8, stages)
 
 
 def forward_tiles(D: int, dtype: torch.dtype, capability: int) -> Tiles:
     """For heads of width D; all compile without spills. Not tuned on a GPU yet."""
     if dtype == torch.float32:
-        return _single(D)
+        return Tiles(32, 32, 4, 1) if D <= 32 else _single(D)
     if D <= 64:
         return Tiles(128, 64, 8, 3)
     if D <= 128:
-        return Tiles(128, 64, 8, 3 if capability >= 90 else 2)
-    return Tiles(32, 32, 4, 1)
+        return Tiles(128, 64, 8, 3) if capability >= 90 else Tiles(64, 64, 8, 2)
+    return Tiles(64, 32, 8, 2)
 
 
 def query_tiles(D: int, dtype: torch.dtype, capability: int) -> Tiles:
@@ -60,9 +67,9 @@ def query_tiles(D: int, dtype: torch.dtype, capability: int) -> Tiles:
 def key_tiles(D: int, dtype: torch.dtype, capability: int) -> Tiles:
     """Of the kernel that makes the gradients of key and value; see `forward_tiles`."""
     if dtype == torch.float32:
-        return _single(D)
+        return _single(D, stages=2)
     if D <= 64:
-        return Tiles(128, 64, 8, 1) if capability >= 90 else Tiles(32, 64, 4, 2)
+        return Tiles(128, 64, 8, 1) if capability >= 90 else Tiles(64, 32, 4, 1)
     if D <= 128:
-        return Tiles(32, 64, 8, 2)
+        return Tiles(32, 64, 8, 2) if capability >= 90 or D == 128 else Tiles(32, 32, 4, 1)
     return Tiles(32, 32, 8, 1)

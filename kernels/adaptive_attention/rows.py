@@ -40,29 +40,6 @@ def store_rows(
 
 
 @triton.jit
-def halves(x):
-    """The first and the second half of the columns of x."""
-    rows: tl.constexpr = x.shape[0]
-    columns: tl.constexpr = x.shape[1]
-    return tl.split(tl.permute(tl.reshape(x, (rows, 2, columns // 2)), (0, 2, 1)))
-
-
-@triton.jit
-def products(q, k, PRECISION: tl.constexpr):
-    """<q, k>, (rows of q, rows of k).
-
-    Without tensor cores a thread has whole rows of both at hand: no more than 128 numbers of each.
-    """
-    if q.dtype == tl.float32 and q.shape[1] > 128:
-        q_low, q_high = halves(q)
-        k_low, k_high = halves(k)
-        low = tl.dot(q_low, tl.trans(k_low), input_precision=PRECISION)
-        return tl.dot(q_high, tl.trans(k_high), low, input_precision=PRECISION)
-    else:
-        return tl.dot(q, tl.trans(k), input_precision=PRECISION)
-
-
-@triton.jit
 def sharpness(nats, COEFFICIENTS: tl.constexpr):
     """beta and its slope at an entropy in nats: the polynomial where it acts, else 1 and 0."""
     beta = tl.zeros_like(nats)

@@ -75,6 +75,11 @@ def weights_of(logits, *, backend, **options):
     return op(logits[None, None], units, units, scale=1.0, **options)[0, 0].to(DOUBLE)
 
 
+def widest(backend, dtype):
+    """The widest heads that are tested: what `limits` says, for the dtype that is served."""
+    return 128 if backend == "triton" and served_dtype(backend, dtype) == torch.float32 else 256
+
+
 def rounding(backend, *, of_double=1e-14, of_single=2e-6):
     """What rounding may leave where the backend is given float64, if it takes that."""
     return of_double if served_dtype(backend, DOUBLE) == DOUBLE else of_single
@@ -111,10 +116,29 @@ def betas(entropy, coefficients=PUBLISHED):
 
 
 # The sizes around a tile of 64 keys or queries, in full; everything else meets pairwise below.
-@pytest.mark.parametrize("backend", BACKENDS)
+# Triton's interpreter is slow, and its tiles are of 32 here: few sizes around those, on both sides
+# of T = S, in which every size is met as T and as S.
+TILE_SIZES = {
+    "reference": list(itertools.product(SIZES, SIZES)),
+    "triton": [
+        (1, 1),
+        (1, 67),
+        (31, 33),
+        (32, 32),
+        (33, 31),
+        (33, 64),
+        (64, 1),
+        (67, 65),
+        (65, 67),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "T", "S"),
+    [(backend, *sizes) for backend in BACKENDS for sizes in TILE_SIZES[backend]],
+)
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("S", SIZES)
-@pytest.mark.parametrize("T", SIZES)
 def test_sizes_around_a_tile(T, S, causal, backend):
     check(attention_inputs(T=T, S=S, D=8), torch.float32, backend, causal=causal)
 
@@ -136,7 +160,8 @@ PAIRS = pairwise(
 @pytest.mark.parametrize("case", PAIRS, ids=lambda case: "-".join(map(str, case.values())))
 def test_pairs_of_choices(case, backend):
     H, G = case["heads"]
-    tensors = attention_inputs(B=2, H=H, G=G, T=case["T"], S=case["S"], D=case["D"])
+    D = min(case["D"], widest(backend, case["dtype"]))
+    tensors = attention_inputs(B=2, H=H, G=G, T=case["T"], S=case["S"], D=D)
     tensors = {name: STRIDES[case["strides"]](x) for name, x in tensors.items()}
     options = {name: case[name] for name in ("scale", "causal", "coefficients")}
     check(tensors, case["dtype"], backend, **options)
@@ -155,11 +180,15 @@ def test_zero_vectors(backend):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("scale", [0.3, 10.0])
 def test_anti_aligned_keys(scale, dtype, backend):
-    """Every logit is far below 0, where a maximum that starts at 0 would let all underflow."""
-    tensors = attention_inputs(H=2, G=1, T=3, S=70)
-    direction = random(8, seed=7)
-    tensors["query"] = direction.expand(1, 2, 3, 8).contiguous()
-    tensors["key"] = -direction * (1 + random(1, 1, 70, 1, seed=8).abs())
+    """Every logit is far below 0, where a maximum that starts at 0 would let all underflow.
+
+    Several directions: of one of them alone the reference may know all products by luck, which is
+    most of the error there is.
+    """
+    tensors = attention_inputs(B=8, H=2, G=1, T=3, S=70)
+    direction = random(8, 1, 1, 8, seed=7)
+    tensors["query"] = direction.expand(8, 2, 3, 8).contiguous()
+    tensors["key"] = -direction * (1 + random(8, 1, 70, 1, seed=8).abs())
     check(tensors, dtype, backend, scale=scale)
 
 
@@ -201,8 +230,9 @@ def test_plain_attention_where_beta_is_1(backend):
     assert differ(2, 1.0) == (False, False)  # ln 2 < 0.8486
     assert differ(300, 0.02) == (True, True)
     assert differ(420, 0.02) == (False, False)  # nearly uniform over more than 381 keys
-    # At H = 7 the bare polynomial is -3.9 and would invert attention.
-    assert differ(1100, 0.02) == (False, False)
+    if backend != "triton":  # whose interpreter is slow; its clamp was asked for above
+        # At H = 7 the bare polynomial is -3.9 and would invert attention.
+        assert differ(1100, 0.02) == (False, False)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -226,8 +256,9 @@ def test_the_papers_form(backend):
 @pytest.mark.parametrize("coefficients", [None, [-3.0, 5.0], [2.0], [-5.0]])
 def test_entropy_never_increases(coefficients, backend):
     falls = 0
-    widest = 256 if backend == "triton" else 400  # the keys are unit vectors
-    for seed, (S, spread) in enumerate(itertools.product([2, 3, 17, 90, widest], [0.1, 1, 3, 20])):
+    largest = 128 if backend == "triton" else 400  # the keys are unit vectors, so D is S
+    sizes = [2, 3, 17, 90, largest]
+    for seed, (S, spread) in enumerate(itertools.product(sizes, [0.1, 1, 3, 20])):
         logits = spread * random(6, S, seed=seed)
         ours = entropy_of(weights_of(logits, coefficients=coefficients, backend=backend))
         plain = entropy_of(torch.softmax(logits, -1))
@@ -281,10 +312,9 @@ def test_entropy_does_not_mind_large_logits(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_large_scale_stays_finite(causal, backend):
-    x = {
-        n: y.float().requires_grad_()
-        for n, y in attention_inputs(B=2, H=4, G=2, T=70, S=70).items()
-    }
+    B, H, G = (1, 2, 1) if backend == "triton" else (2, 4, 2)
+    tensors = attention_inputs(B=B, H=H, G=G, T=70, S=70)
+    x = {name: y.float().requires_grad_() for name, y in tensors.items()}
     out = served(adaptive_attention, backend)(**x, scale=1000.0, causal=causal)
     assert out.isfinite().all()
     for grad in torch.autograd.grad(out.square().sum(), list(x.values())):
@@ -347,12 +377,16 @@ def test_gradient_formulas(coefficients, backend):
     x, entropy = rows_of_every_kind()
     assert distance_to_kinks(entropy, coefficients) > 1e-3
     dtype = served_dtype(backend, DOUBLE)
-    leaves = [y.to(dtype).requires_grad_() for y in x.values()]
-    grad = random(1, 2, 12, 6, seed=4)
-    op = served(adaptive_attention, backend)
-    out = op(*leaves, scale=1.0, coefficients=coefficients)
-    found = torch.autograd.grad(out, leaves, grad.to(dtype))
+    x = {name: y.to(dtype).to(DOUBLE) for name, y in x.items()}
+    grad = random(1, 2, 12, 6, seed=4).to(dtype).to(DOUBLE)
 
+    def gradients_of(op):
+        leaves = [y.to(dtype).requires_grad_() for y in x.values()]
+        out = op(*leaves, scale=1.0, coefficients=coefficients)
+        return torch.autograd.grad(out, leaves, grad.to(dtype))
+
+    found = gradients_of(served(adaptive_attention, backend))
+    specified = gradients_of(specification)
     with torch.no_grad():
         query, key, value = x["query"][0], x["key"][0, 0], x["value"][0, 0]
         s = query @ key.mT  # (H, T, S)
@@ -374,9 +408,13 @@ def test_gradient_formulas(coefficients, backend):
             torch.einsum("htj,htd->jd", d_s, query),
             torch.einsum("hti,htd->id", sharp, grad[0]),
         )
-    for ours, formula in zip(found, expected, strict=True):
-        atol = rounding(backend, of_double=1e-10, of_single=2e-5)
-        assert torch.allclose(ours[0].squeeze(0).to(DOUBLE), formula, rtol=1e-9, atol=atol)
+    for ours, theirs, formula in zip(found, specified, expected, strict=True):
+        error, reference_error = (
+            float((y[0].squeeze(0).to(DOUBLE) - formula).abs().max()) for y in (ours, theirs)
+        )
+        eps = torch.finfo(dtype).eps
+        assert reference_error < 100 * eps * float(formula.abs().max())
+        assert error <= 2 * reference_error + 4 * eps * float(formula.abs().max())
 
 
 @pytest.mark.parametrize(
@@ -427,7 +465,8 @@ def test_written_gradient_is_autograds(coefficients, causal, spoilt):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("coefficients", [PUBLISHED, (2.0,)])
 def test_opcheck(coefficients, backend):
-    x = [y.float() for y in attention_inputs(B=2, H=4, G=2, T=6, S=4).values()]
+    B, H, G = (1, 2, 1) if backend == "triton" else (2, 4, 2)
+    x = [y.float() for y in attention_inputs(B=B, H=H, G=G, T=6, S=4).values()]
     x[0] = x[0].transpose(1, 2).contiguous().transpose(1, 2)
     x = [y.to(place(backend)).requires_grad_() for y in x]
     options = [0.4, list(coefficients), True, backend]
