@@ -31,16 +31,18 @@ def main(names: list[str]) -> int:
         for dtype in DTYPES:
             words = verdict(RUNS[name], dtype)
             print(f"{name} {str(dtype).removeprefix('torch.')}: {words}", flush=True)
-            status |= words not in ("ok", "no kernel")
+            # Without a GPU there is none for some dtypes; with one, every op has its kernels.
+            missing = words.startswith("no kernel") and not torch.cuda.is_available()
+            status |= words != "ok" and not missing
     return int(status)
 
 
 def verdict(run: Run, dtype: torch.dtype) -> str:
-    """ "ok", "no kernel", or what is wrong."""
+    """ "ok", why there is no kernel, or what is wrong."""
     try:
         found = run("triton", dtype)
-    except BackendUnavailable:
-        return "no kernel"
+    except BackendUnavailable as error:
+        return f"no kernel: {error}"
     except Exception as error:  # the other kernels are run all the same
         traceback.print_exc()
         return f"failed: {type(error).__name__}"

@@ -5,33 +5,41 @@
 #
 # Steps, in this order: install, tests, memcheck, bench, train, and only if they are named kernels
 # (what memcheck looks at, without it) and racecheck. A step that fails is recorded and stops
-# nothing; the exit status is 1 if any did. Then comes the summary. Under $OUT (build/gpu if unset) lie summary.md and evidence.tar.gz with all
-# rows, logs and the tests' XML, brought up to date after every step. Rows are committed by
+# nothing; the exit status is 1 if any did. Then comes the summary. Under $OUT (build/gpu if unset)
+# lie summary.md and evidence.tar.gz with all rows, logs and the tests' XML, brought up to date after
+# every step. Rows are committed by
 #   tar -xzf evidence.tar.gz -C benchmarks ./results
 #
 # PYTHON names the interpreter, BUDGET the seconds for everything, PYSEQ_COMMIT the commit in the
 # rows where the checkout has no history. --dry-run takes every step at tiny sizes on the CPU, with
 # Triton's interpreter; for the install it only imports what is installed.
 set -u -o pipefail
-cd "$(dirname "$0")/.." || exit 2
+self=$(realpath "$0") || exit 2
+absolute() { if [[ $1 == */* ]]; then realpath -s -m "$1"; else echo "$1"; fi; }
+python=$(absolute "${PYTHON:-python3}")
+out=$(realpath -m "${OUT:-$(dirname "$self")/../build/gpu}")
+cd "$(dirname "$self")/.." || exit 2
 
-python=${PYTHON:-python3}
+refuse() { echo "gpu.sh: $1" >&2 && exit 2; }
 budget=${BUDGET:-530}
 ops=all
-only=install,tests,memcheck,bench,train
+steps=install,tests,memcheck,bench,train
+only=
 dry=false
 while (($#)); do
   case $1 in
     --dry-run) dry=true ;;
     --only) only=${2:?--only needs steps} && shift ;;
     --ops) ops=${2:?--ops needs names} && shift ;;
-    *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2 && exit 2 ;;
+    *)
+      sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$self" >&2
+      exit 2
+      ;;
   esac
   shift
 done
 
-out=${OUT:-build/gpu}
-mkdir -p "$out"
+mkdir -p "$out" || exit 2
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/logs"
@@ -40,7 +48,14 @@ export PATH="$PATH:/usr/local/cuda/bin" PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYT
 
 every_op="cosine_attention hard_attention patch_embed scale_cross_entropy cosine_decode
   adaptive_attention prepare_keys exponential_smoothing gather_windows"
+known=" $(echo $every_op) "
 if [ "$ops" != all ]; then every_op=${ops//,/ }; fi
+for op in $every_op; do
+  [[ $known == *" $op "* ]] || refuse "no op is called $op; known:$known"
+done
+for name in ${only//,/ }; do
+  [[ ,$steps,kernels,racecheck, == *,$name,* ]] || refuse "no step is called $name; known: $steps,kernels,racecheck"
+done
 device=(--device cuda --rounds 10)
 folders=(tests/ops tests/nn tests/data)
 kernels=tests/kernels
@@ -48,11 +63,15 @@ if $dry; then
   export CUDA_VISIBLE_DEVICES="" TRITON_INTERPRET=1 OMP_NUM_THREADS=1
   device=(--device cpu --quick --rounds 1)
   budget=1200 # nothing is stopped for a busy machine's sake
-  only=$only,kernels
+  only=${only:-$steps,kernels}
   folders=(tests/ops/test_gather_windows.py -k tensor)
   kernels=tests/kernels/test_gather_windows.py
 else
+  only=${only:-$steps}
   export PYSEQ_REQUIRE_CUDA=1
+  unset TRITON_INTERPRET
+  "$python" -c "import sys, torch; sys.exit(not torch.cuda.is_available())" ||
+    refuse "no GPU that torch can use; --dry-run needs none"
 fi
 
 wanted() { [[ ,$only, == *,$1,* ]]; }
@@ -75,7 +94,7 @@ step() { # NAME MOST_SECONDS COMMAND...
   fi
   if ((most > left)); then most=$left; fi
   # An interrupt lets pytest write what it has.
-  timeout --signal=INT --kill-after=8 "$most" "$@" >"$work/logs/$name.log" 2>&1
+  timeout --signal=INT --kill-after=20 "$most" "$@" >"$work/logs/$name.log" 2>&1
   status=$?
   case $status in
     0) note "$name" ok $((SECONDS - began)) ;;

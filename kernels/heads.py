@@ -17,9 +17,12 @@ class Tiles(NamedTuple):
     stages: int
 
 
-def refuse(query: Tensor) -> str | None:
-    """Why no kernel can serve this query (B, H, T, D), or None."""
+def refuse(query: Tensor, *others: Tensor) -> str | None:
+    """Why no kernel can serve this query (B, H, T, D), with keys and values like it, or None."""
     B, H, _, D = query.shape
+    for x in (query, *others):
+        if x.stride(3) * D >= 2**31:  # offsets inside a row are 32 bits
+            return f"features that lie {x.stride(3)} apart leave no row of {D} within 2^31"
     if D > WIDEST:
         return f"heads of {D} are wider than {WIDEST}, the kernel's widest"
     if B * H > MOST_PROGRAMS:

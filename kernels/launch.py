@@ -29,6 +29,11 @@ def multiprocessors(x: Tensor) -> int:
     return torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
+def roomy(capability: int) -> bool:
+    """Whether a block can have the 227 KiB of shared memory of Hopper; others have 99 or more."""
+    return 90 <= capability < 120
+
+
 def dot_precision(dtype: torch.dtype) -> str:
     """How float32 operands are multiplied: rounded to tf32 only where PyTorch was told to."""
     # Not allow_tf32, which raises once anybody has used the newer setting.

@@ -26,13 +26,11 @@ from pyseq.kernels import launch
 from pyseq.kernels.adaptive_attention.limits import key_tiles, query_tiles
 from pyseq.kernels.adaptive_attention.rows import (
     FLOOR,
-    LN_2,
-    LOG2_E,
     load_rows,
     sharpness,
     store_rows,
 )
-from pyseq.kernels.attention import clean_rows, key_range, sees, sees_a_key
+from pyseq.kernels.attention import LN_2, LOG2_E, clean_rows, key_range, sees, sees_a_key
 
 # max <q, k>, log2 sum 2^(beta c), beta, beta delta, slant, offset
 ROWS = tl.constexpr(6)

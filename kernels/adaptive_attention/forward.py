@@ -12,12 +12,11 @@ from pyseq.kernels import launch
 from pyseq.kernels.adaptive_attention.limits import forward_tiles
 from pyseq.kernels.adaptive_attention.rows import (
     FLOOR,
-    LN_2,
     load_rows,
     sharpness,
     store_rows,
 )
-from pyseq.kernels.attention import any_seen, clean_rows, key_range, sees, sees_a_key
+from pyseq.kernels.attention import LN_2, any_seen, clean_rows, key_range, sees, sees_a_key
 
 
 @triton.jit

@@ -1,35 +1,23 @@
 """What the adaptive_attention kernels can serve, and their tiles, told without Triton."""
 
-from typing import NamedTuple
-
 import torch
 
-WIDEST = 256
+from pyseq.kernels import heads, launch
+from pyseq.kernels.heads import WIDEST, Tiles
+
 WIDEST_SINGLE = 128  # in float32: no tile of wider heads compiles without spills
 WIDEST_RAGGED = 128  # of a width that is padded: between 128 and 256 no tiles without spills
-MOST_PROGRAMS = 65_535  # CUDA's limit on the second axis of a grid
 
 
-class Tiles(NamedTuple):
-    """How much of the work one program takes at a time, and how."""
-
-    block_t: int
-    block_s: int
-    warps: int
-    stages: int
-
-
-def refuse(query: torch.Tensor) -> str | None:
-    """Why no kernel can serve this query (B, H, T, D), or None."""
-    B, H, _, D = query.shape
+def refuse(query: torch.Tensor, *others: torch.Tensor) -> str | None:
+    """Why no kernel can serve this query (B, H, T, D), with keys and values like it, or None."""
+    D = query.shape[3]
     widest = WIDEST_SINGLE if query.dtype == torch.float32 else WIDEST
     if widest < D:
         return f"{query.dtype} heads of {D} are wider than {widest}, the kernel's widest"
     if WIDEST_RAGGED < D < WIDEST:
         return f"heads of {D} are neither {WIDEST} wide nor at most {WIDEST_RAGGED}"
-    if B * H > MOST_PROGRAMS:
-        return f"{B} * {H} heads are more than {MOST_PROGRAMS}, the most of one launch"
-    return None
+    return heads.refuse(query, *others)
 
 
 def _single(D: int, stages: int = 1) -> Tiles:
@@ -49,7 +37,7 @@ def forward_tiles(D: int, dtype: torch.dtype, capability: int) -> Tiles:
     if D <= 64:
         return Tiles(128, 64, 8, 3)
     if D <= 128:
-        return Tiles(128, 64, 8, 3) if capability >= 90 else Tiles(64, 64, 8, 2)
+        return Tiles(128, 64, 8, 3) if launch.roomy(capability) else Tiles(64, 64, 8, 2)
     return Tiles(64, 32, 8, 2)
 
 
@@ -58,9 +46,9 @@ def query_tiles(D: int, dtype: torch.dtype, capability: int) -> Tiles:
     if dtype == torch.float32:
         return _single(D)
     if D <= 64:
-        return Tiles(128, 64, 8, 2) if capability >= 90 else Tiles(128, 32, 8, 2)
+        return Tiles(128, 64, 8, 2) if launch.roomy(capability) else Tiles(128, 32, 8, 2)
     if D <= 128:
-        return Tiles(128, 32, 8, 2) if capability >= 90 else Tiles(64, 32, 8, 1)
+        return Tiles(128, 32, 8, 2) if launch.roomy(capability) else Tiles(64, 32, 8, 1)
     return Tiles(16, 32, 4, 1)
 
 
@@ -69,7 +57,7 @@ def key_tiles(D: int, dtype: torch.dtype, capability: int) -> Tiles:
     if dtype == torch.float32:
         return _single(D, stages=2)
     if D <= 64:
-        return Tiles(128, 64, 8, 1) if capability >= 90 else Tiles(64, 32, 4, 1)
+        return Tiles(128, 64, 8, 1) if launch.roomy(capability) else Tiles(64, 32, 4, 1)
     if D <= 128:
-        return Tiles(32, 64, 8, 2) if capability >= 90 or D == 128 else Tiles(32, 32, 4, 1)
+        return Tiles(32, 64, 8, 2) if launch.roomy(capability) or D == 128 else Tiles(32, 32, 4, 1)
     return Tiles(32, 32, 8, 1)

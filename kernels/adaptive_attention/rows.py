@@ -3,8 +3,6 @@
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
 LEAST_ENTROPY = tl.constexpr(0.5)  # nats
 # As an exponent of 2 it gives exactly 0 in float32, and unlike -inf it may be multiplied with that.
 FLOOR = tl.constexpr(-200.0)

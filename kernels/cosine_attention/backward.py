@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from pyseq.kernels import launch
-from pyseq.kernels.attention import clean_rows, key_range, sees
-from pyseq.kernels.cosine_attention.forward import LOG2_E, load_prepared
+from pyseq.kernels.attention import LOG2_E, clean_rows, key_range, sees
+from pyseq.kernels.cosine_attention.forward import load_prepared
 from pyseq.kernels.cosine_attention.limits import backward_tiles
 from pyseq.kernels.heads import dense, mask_within
 from pyseq.kernels.prepare_keys.rows import (
@@ -32,7 +32,7 @@ from pyseq.kernels.prepare_keys.rows import (
     through_norm,
 )
 
-ROWS = 32  # that one program prepares
+ROWS = 16  # that one program prepares
 
 
 @triton.jit
@@ -51,6 +51,16 @@ def store_rows(ptr, x, offs_row, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def largest_scale(scale_ptr, group, members, stride_scale):
+    """The largest |scale| of a key head's query heads; 1 where all are 0."""
+    largest = tl.full((), 0.0, tl.float32)
+    for member in tl.range(0, members):
+        scale = tl.load(scale_ptr + (group * members + member) * stride_scale).to(tl.float32)
+        largest = tl.maximum(largest, tl.abs(scale))
+    return tl.where(largest == 0.0, 1.0, largest)
+
+
+@triton.jit
 def prepare_queries_kernel(
     q_ptr, out_ptr, grad_ptr, lse_ptr, scale_ptr, query_weight_ptr, cos_ptr, sin_ptr, lengths_ptr,
     prepared_ptr, clean_grad_ptr, lse2_ptr, delta_ptr, scaled_delta_ptr,
@@ -58,11 +68,13 @@ def prepare_queries_kernel(
     stride_ob, stride_oh, stride_ot, stride_od,
     stride_gb, stride_gh, stride_gt, stride_gd,
     stride_scale, stride_angle, stride_angle_d,
-    H, T, padded_t, S, eps,
+    H, G, T, padded_t, S, eps,
     NORM: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_ROPE: tl.constexpr,
     HAS_LENGTHS: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Prepared queries, and three numbers of each: its log-sum-exp to base 2, delta, scale * delta.
+    """Prepared queries, and three numbers of each: its log-sum-exp to base 2, delta, share * delta.
+
+    A head's share is its scale as a part of the largest of those that share its key head.
 
     The log-sum-exp says what a row may do. NaN: its output's gradient is bad and spoils what it
     reaches. Infinite: it has no share in any gradient, having seen no key, or a bad one.
@@ -108,7 +120,8 @@ def prepare_queries_kernel(
     scale = tl.load(scale_ptr + head * stride_scale).to(tl.float32)
     tl.store(lse2_ptr + place + offs_t, lse)
     tl.store(delta_ptr + place + offs_t, delta)
-    tl.store(scaled_delta_ptr + place + offs_t, delta * scale)
+    largest = largest_scale(scale_ptr, head // (H // G), H // G, stride_scale)
+    tl.store(scaled_delta_ptr + place + offs_t, delta * (scale / largest))
 
 
 @triton.jit
@@ -182,7 +195,7 @@ def query_range(
 
 @triton.jit
 def sweep_queries(
-    d_k, d_v, k, v, factor, scale,
+    d_k, d_v, k, v, factor, share,
     q_ptr, grad_ptr, lse_ptr, delta_ptr, offs_s,
     start, pause, resume, stop, shift, keys, window, prefix,
     MASKED: tl.constexpr,
@@ -217,8 +230,9 @@ def sweep_queries(
             d_v = tl.dot(weights.to(grad.dtype), grad, d_v, input_precision=PRECISION)
         if NEEDS_LOGITS:
             d_weights = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
-            delta = tl.load(delta_ptr + offs_t)  # times the scale
-            d_logits = weights * (d_weights * scale - delta[None, :])
+            delta = tl.load(delta_ptr + offs_t)  # times the share
+            # By a share of at most 1: the scale itself could make float16 overflow.
+            d_logits = weights * (d_weights * share - delta[None, :])
             d_k = tl.dot(d_logits.to(q.dtype), q, d_k, input_precision=PRECISION)
     return d_k, d_v
 
@@ -260,6 +274,7 @@ def key_gradients_kernel(
         tile * BLOCK_S, tl.minimum(tile * BLOCK_S + BLOCK_S, keys) - 1, T, keys - T,
         window, prefix, CAUSAL, HAS_WINDOW, HAS_PREFIX, BLOCK_T,
     )  # fmt: skip
+    largest = largest_scale(scale_ptr, group, H // G, stride_scale)
     for member in tl.range(0, H // G):
         head = group * (H // G) + member
         scale = tl.load(scale_ptr + head * stride_scale).to(tl.float32)
@@ -268,7 +283,7 @@ def key_gradients_kernel(
             low = start if MASKED else full
             high = full if MASKED else rest
             d_k, d_v = sweep_queries(
-                d_k, d_v, k, v, scale * LOG2_E, scale,
+                d_k, d_v, k, v, scale * LOG2_E, scale / largest,
                 q_ptr + place * BLOCK_D, grad_ptr + place * BLOCK_D,
                 lse_ptr + place, delta_ptr + place, offs_s,
                 low, high, rest, stop if MASKED else rest, keys - T, keys, window, prefix,
@@ -288,7 +303,7 @@ def key_gradients_kernel(
         mask = inside[:, None] & (columns < D)[None, :]
         tl.store(places, d_v.to(d_value_ptr.dtype.element_ty), mask=mask)
     if NEEDS_K or NEEDS_WEIGHT:
-        d_k = tl.where(known[:, None], d_k, 0.0)
+        d_k = tl.where(known[:, None], d_k * largest, 0.0)
         da, db = as_halves(d_k, BLOCK_S, HALF)
         da, db, weight_a, weight_b = through_preparation(
             da, db, raw_ptr + batch * stride_rb + group * stride_rg + first * stride_rs,
@@ -549,7 +564,7 @@ def cosine_attention_backward(
             query, out, grad, lse, scale, query_weight, cos, sin, lengths,
             prepared_query, clean_grad, lse2, delta, scaled_delta,
             *query.stride(), *out.stride(), *grad.stride(),
-            scale_stride, *angle_strides, H, T, padded_t, S, eps,
+            scale_stride, *angle_strides, H, G, T, padded_t, S, eps,
             **of_query, HAS_LENGTHS=lengths is not None, D=D, HALF=half, BLOCK_T=ROWS,
             num_warps=4, **launch.OPTIONS,
         )  # fmt: skip

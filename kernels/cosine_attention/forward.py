@@ -8,7 +8,15 @@ import triton.language as tl
 from torch import Tensor
 
 from pyseq.kernels import launch
-from pyseq.kernels.attention import any_seen, clean_rows, key_range, sees, sees_a_key
+from pyseq.kernels.attention import (
+    LN_2,
+    LOG2_E,
+    any_seen,
+    clean_rows,
+    key_range,
+    sees,
+    sees_a_key,
+)
 from pyseq.kernels.cosine_attention.limits import fixed_offset, forward_tiles
 from pyseq.kernels.heads import dense, mask_within
 from pyseq.kernels.prepare_keys.rows import (
@@ -19,9 +27,6 @@ from pyseq.kernels.prepare_keys.rows import (
     normalise,
     rotate,
 )
-
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit

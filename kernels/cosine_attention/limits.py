@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from pyseq.kernels import launch
 from pyseq.kernels.heads import Tiles, refuse
 
 __all__ = [
@@ -24,13 +25,13 @@ def forward_tiles(D: int, dtype: torch.dtype, capability: int, plain: bool) -> T
     """
     if dtype == torch.float32:  # no tensor cores: every product is unrolled
         return Tiles(64 if D <= 128 else 16, 32, 8, 1)
-    if capability >= 90 and plain:
+    if launch.roomy(capability) and plain:
         if D <= 64:
             return Tiles(128, 128, 8, 2)
         return Tiles(128, 64, 8, 3) if D <= 128 else Tiles(128, 32, 8, 2)
     if D <= 64:
         return Tiles(128, 64, 8, 2)
-    return Tiles(128, 32, 8, 3) if D <= 128 else Tiles(64, 32, 8, 1)
+    return Tiles(128, 32, 8, 2) if D <= 128 else Tiles(64, 32, 8, 1)
 
 
 class BackwardTiles(NamedTuple):
@@ -43,17 +44,19 @@ class BackwardTiles(NamedTuple):
 def backward_tiles(D: int, dtype: torch.dtype, capability: int) -> BackwardTiles:
     """For heads of width D; all compile without spills. Not tuned on a GPU yet."""
     if dtype == torch.float32:
-        tiles = Tiles(32, 32, 4 if D <= 64 else 8, 1) if D <= 128 else Tiles(16, 16, 4, 1)
-        return BackwardTiles(tiles, tiles)
+        if D > 128:
+            return BackwardTiles(Tiles(16, 16, 4, 1), Tiles(16, 16, 4, 1))
+        keys = Tiles(32, 32, 4 if D <= 64 else 8, 1)
+        return BackwardTiles(keys, keys if D <= 64 else Tiles(32, 16, 8, 1))
     if D <= 64:
         return BackwardTiles(Tiles(64, 128, 8, 2), Tiles(128, 64, 8, 2))
-    if capability >= 90:
-        if D <= 128:
-            return BackwardTiles(Tiles(64, 128, 8, 2), Tiles(128, 64, 8, 2))
-        return BackwardTiles(Tiles(32, 32, 4, 1), Tiles(32, 32, 4, 1))
+    if launch.roomy(capability):
+        if D <= 128:  # a padded width costs registers for its masks
+            return BackwardTiles(Tiles(64 if D == 128 else 32, 128, 8, 2), Tiles(128, 64, 8, 2))
+        return BackwardTiles(Tiles(32, 32, 4, 1), Tiles(32, 32, 8, 1))
     if D <= 128:
         return BackwardTiles(Tiles(32, 64, 4, 2), Tiles(128, 32, 8, 2))
-    return BackwardTiles(Tiles(32, 64, 8, 1), Tiles(64, 32, 8, 1))
+    return BackwardTiles(Tiles(32, 32, 8, 1), Tiles(64, 32, 8, 1))
 
 
 def logit_bound(scale_bound: float | None, norm: str | None, D: int) -> float | None:

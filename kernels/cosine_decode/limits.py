@@ -35,7 +35,7 @@ def tiles(rows: int, D: int, dtype: torch.dtype, capability: int) -> Tiles:
     block_r = min(launch.padded(rows), MOST_ROWS)
     if dtype == torch.float32:
         return Tiles(min(block_r, 32), 16, 4, 2 if D <= 128 else 1)
-    stages = 3 if capability >= 90 else 2
+    stages = 3 if launch.roomy(capability) else 2
     if D > 128:
         return Tiles(min(block_r, 32), 32, 4, stages)
     return Tiles(block_r, 64, 4 if block_r <= 32 else 8, stages)

@@ -331,7 +331,7 @@ def hard_attention_backward_of_choice(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The softmax's gradients of query and key in their dtype; None may stand where none is needed.
 
-    The memory beside them is two float32 for every query, and a few numbers for every key.
+    The memory beside them is two float32 for every query and, for a moment, a copy of key or value.
     """
     (B, H, T, D), (G, S) = query.shape, key.shape[1:3]
     if B * T * S == 0:

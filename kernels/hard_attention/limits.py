@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from pyseq.kernels import launch
 from pyseq.kernels.heads import refuse
 
 __all__ = [
@@ -32,7 +33,7 @@ def forward_tiles(D: int, dtype: torch.dtype, capability: int) -> Tiles:
         return Tiles(64, 32, 4, 2) if D <= 128 else Tiles(32, 32, 4, 2)
     if D <= 128:
         return Tiles(128, 64, 8, 3)
-    return Tiles(64, 64, 4, 3) if capability >= 90 else Tiles(64, 32, 4, 2)
+    return Tiles(64, 64, 4, 3) if launch.roomy(capability) else Tiles(64, 32, 4, 2)
 
 
 def sums_tiles(D: int, dtype: torch.dtype) -> Tiles:
@@ -48,7 +49,7 @@ def query_tiles(D: int, dtype: torch.dtype) -> Tiles:
         return Tiles(32, 16, 4, 2) if D <= 128 else Tiles(16, 16, 8, 1)
     if D <= 64:
         return Tiles(128, 64, 8, 2)
-    return Tiles(128, 32, 8, 2) if D <= 128 else Tiles(64, 32, 8, 2)
+    return Tiles(128, 32, 8, 2) if D <= 128 else Tiles(64, 32, 8, 1)
 
 
 def key_tiles(D: int, dtype: torch.dtype) -> Tiles:

@@ -89,10 +89,10 @@ def prepare_keys_backward(
     needs_key, needs_weight = needs
     d_key = torch.empty_like(key) if needs_key else None
     if key.numel() == 0:
-        return d_key, torch.zeros(key.shape[3], device=key.device) if needs_weight else None
+        return d_key, key.new_zeros(key.shape[3], dtype=torch.float32) if needs_weight else None
     key_weight, cos, sin = dense(key_weight, cos, sin)
     D, rows, programs = key.shape[3], rows_of(key, BACKWARD_TILE), backward_programs(key)
-    partial = torch.empty(programs, D, device=key.device) if needs_weight else None
+    partial = key.new_empty(programs, D, dtype=torch.float32) if needs_weight else None
     with torch.cuda.device_of(key):  # Triton launches on the current device
         prepare_keys_backward_kernel[(programs,)](
             grad, key, d_key, partial, key_weight, cos, sin,

@@ -31,6 +31,8 @@ class Rows(NamedTuple):
 def refuse(key: Tensor) -> str | None:
     """Why no kernel can serve these keys (B, G, S, D), or None."""
     B, G, S, D = key.shape
+    if key.stride(3) * D >= 2**31:  # offsets inside a row are 32 bits
+        return f"features that lie {key.stride(3)} apart leave no row of {D} within 2^31"
     if D > WIDEST:
         return f"rows of {D} features are wider than {WIDEST}, the kernel's widest"
     if B * G * S > MOST_ROWS:

@@ -13,9 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 from pyseq.kernels import launch
+from pyseq.kernels.attention import LOG2_E
 from pyseq.kernels.scale_cross_entropy import limits
 from pyseq.kernels.scale_cross_entropy.logits import (
-    LOG2_E,
     bins,
     constants,
     in_bin,

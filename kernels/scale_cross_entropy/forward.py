@@ -8,10 +8,10 @@ import triton.language as tl
 from torch import Tensor
 
 from pyseq.kernels import launch
+from pyseq.kernels.attention import LOG2_E
 from pyseq.kernels.scale_cross_entropy import limits
 from pyseq.kernels.scale_cross_entropy.logits import (
     BLOCK,
-    LOG2_E,
     bins,
     constants,
     in_bin,

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import torch
 
+from pyseq.kernels import launch
 from pyseq.kernels.launch import padded
 
 MOST = 2**31 - 2**16  # rows or symbols: indices are 32 bits, and tiles may stick out
@@ -55,7 +56,7 @@ def tiles(N: int, C: int, dtype: torch.dtype, capability: int) -> Tiles:
         return Tiles(32 if N <= 32 else 64, 64, 16, 8, 2)
     if N <= 32:
         return Tiles(32, 128, _width(C, 64), 8, 3)
-    if capability >= 90:
+    if launch.roomy(capability):
         return Tiles(128, 256, _width(C, 64), 8, 3)
     return Tiles(128, 128, _width(C, 32), 8, 4)
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from pyseq.kernels import launch
 from pyseq.kernels.scale_cross_entropy.limits import Tiles
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 BLOCK = 1024  # rows per program where a row is a number
 
 

@@ -130,7 +130,7 @@ def test_it_can_be_captured_whole(case):
         assert augmentation(fake.from_tensor(symbols)).shape == symbols.shape
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("case", SETTINGS)
 def test_nothing_waits_for_the_gpu(case):
     kind, binning, frequencies, shares = case

@@ -2,8 +2,10 @@
 
 from functools import partial
 
+import pytest
 import torch
 
+from pyseq.kernels.adaptive_attention import limits
 from tests.kernels.compiled import CAPABILITIES, check_counts, check_fits, compiled
 
 PUBLISHED = (-0.037, 0.481, -2.3, 4.917, -1.791)
@@ -44,3 +46,17 @@ def test_compiles_for_every_gpu():
 
 def test_main_loops_have_the_stored_counts():
     check_counts(__name__)
+
+
+@pytest.mark.parametrize(
+    ("D", "dtype", "reason"),
+    [
+        (128, torch.float32, None),
+        (256, torch.bfloat16, None),
+        (129, torch.float32, "torch.float32 heads of 129 are wider than 128, the kernel's widest"),
+        (257, torch.float16, "torch.float16 heads of 257 are wider than 256, the kernel's widest"),
+        (200, torch.bfloat16, "heads of 200 are neither 256 wide nor at most 128"),
+    ],
+)
+def test_refusals(D, dtype, reason):
+    assert limits.refuse(torch.empty(1, 2, 3, D, dtype=dtype, device="meta")) == reason

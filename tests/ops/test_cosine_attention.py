@@ -160,6 +160,34 @@ def test_a_promised_bound(bound, norm, options, dtype, backend):
     check(tensors, dtype, backend, op=promising, norm=norm, **options)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_large_gradients_fit_float16(backend):
+    """As a gradient scaler makes them: times a scale of 50 they would not."""
+    tensors = {n: x.half() * 8 for n, x in attention_inputs(H=4, G=2, T=70, S=70, D=64).items()}
+    leaves = [x.requires_grad_() for x in tensors.values()]
+    scale = torch.tensor([50.0, 3.0, 0.0, -20.0])
+    out = served(cosine_attention, backend)(*leaves, scale=scale, causal=True)
+    grad = 1000 * random(*out.shape, seed=4).half()
+    found = torch.autograd.grad(out, leaves, grad)
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    truth = torch.autograd.grad(
+        cosine_attention(*exact, scale=scale, causal=True, backend="reference"),
+        exact,
+        grad.double(),
+    )
+    for ours, expected in zip(found, truth, strict=True):
+        assert float((ours - expected).abs().max()) < 0.02 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_tables_that_also_scale_break_no_bound(backend):
+    """Nobody promised one: |logit| is 61 * 1.2^2, beyond what fits without a running maximum."""
+    x = random(1, 1, 5, 8).float()
+    tables = tuple(1.2 * y.float() for y in angles(5, 8))
+    out = served(cosine_attention, backend)(x, x, x, scale=61.0, rope=tables)
+    assert out.isfinite().all()
+
+
 PAIRS = pairwise(
     dtype=DTYPES,
     norm=NORMS,
@@ -212,12 +240,17 @@ def test_log_sum_exp(backend):
     tensors = {name: x.float() for name, x in inputs(H=4, G=2, T=9, S=5).items()}
     options = {"causal": True, "window": 3, "prefix": 0}
     rest = (*[None] * 4, "l2", 1e-6, True, 3, 0, None, backend)
-    ours = torch.ops.pyseq.cosine_attention(*tensors.values(), *rest)[1]
+
+    def log_sum_exp():
+        there = [x.to(place(backend)) for x in tensors.values()]
+        return torch.ops.pyseq.cosine_attention(*there, *rest)[1].cpu()
+
+    ours = log_sum_exp()
     exact = oracle(**{name: x.double() for name, x in tensors.items()}, lse=True, **options)
     assert torch.equal(ours.isneginf(), exact.isneginf())
     assert torch.allclose(ours.double(), exact, rtol=0, atol=1e-5)
     tensors["query"][0, 1, 7, 0] = math.nan
-    bad = torch.ops.pyseq.cosine_attention(*tensors.values(), *rest)[1].isnan()
+    bad = log_sum_exp().isnan()
     assert bad.nonzero().tolist() == [[0, 1, 7]]
 
 
@@ -386,7 +419,10 @@ def test_opcheck(gains, backend):
     weights = [torch.rand(8, requires_grad=True) for _ in "qk"] if gains else [None, None]
     tables = [y.float() for y in angles(9, 8)] if gains else [None, None]
     options = ["rms" if gains else "l2", 1e-6, True, 3, 0, None, backend]
-    tensors = [*x, *weights, *tables]
+    tensors = [
+        y if y is None else y.detach().to(place(backend)).requires_grad_(y.requires_grad)
+        for y in (*x, *weights, *tables)
+    ]
     ops = torch.ops.pyseq
     torch.library.opcheck(ops.cosine_attention.default, (*tensors, *options))
     constants = [y if y is None else y.detach() for y in tensors]

@@ -249,7 +249,7 @@ def test_the_reference_reads_no_value(name):
         assert all(y is None or y.is_meta for y in outputs)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize(("name", "backend"), [x for x in SERVED if x[1] == "triton"])
 def test_a_gpu_is_never_waited_for(name, backend):
     x = CALLS[name].leaves(70, backend)

@@ -20,7 +20,7 @@ _saved = f"{_tensors}, Tensor measures, {_options}"
 
 def _forward(query, key, value, scale, coefficients, causal, backend):
     options = (scale, coefficients, causal)
-    if backends.choose(OP, backend, _refusals(query)) == "triton":
+    if backends.choose(OP, backend, _refusals(query, key, value)) == "triton":
         from pyseq.kernels.adaptive_attention.forward import adaptive_attention_forward
 
         return adaptive_attention_forward(query, key, value, *options)
@@ -30,15 +30,15 @@ def _forward(query, key, value, scale, coefficients, causal, backend):
 
 def _backward(grad, query, key, value, measures, scale, coefficients, causal, backend, needs):
     options = (scale, coefficients, causal)
-    if backends.choose(OP, backend, _refusals(query)) == "triton":
+    if backends.choose(OP, backend, _refusals(query, key, value)) == "triton":
         from pyseq.kernels.adaptive_attention.backward import adaptive_attention_backward
 
         return adaptive_attention_backward(grad, query, key, value, measures, *options, needs)
     return reference.gradients(grad, query, key, value, *options)
 
 
-def _refusals(query: torch.Tensor) -> dict[str, backends.Refusal]:
-    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query))}
+def _refusals(query: torch.Tensor, *others: torch.Tensor) -> dict[str, backends.Refusal]:
+    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query, *others))}
 
 
 def _fake(query, *_arguments):

@@ -59,8 +59,9 @@ def cosine_attention(
         scale_bound (float | None): a promise, not checked, that |scale| max|query_weight|
             max|key_weight| stays at or below it (a gain that is absent counts 1); with `norm` None,
             that no |scale <q, k>| is above it. A fused backend may then leave out the running
-            maximum; where the promise is broken it may overflow. A `scale` that is a number is such
-            a promise by itself where no gain is given.
+            maximum; where the promise is broken it may overflow. `rope` must then be of angles,
+            cos^2 + sin^2 = 1. A `scale` that is a number is such a promise by itself where neither
+            gain nor rope is given.
         backend (str): "auto", "reference", "native" or "triton".
 
     Returns:
@@ -93,8 +94,10 @@ def cosine_attention(
     _check_rope(rope, query, key, causal, window, prefix)
     cos, sin = (None, None) if rope is None else rope
     if not isinstance(scale, Tensor):
-        if scale_bound is None and norm is not None and no_gains and scale != 0:
-            scale_bound = abs(scale)  # the host knows it, and no synchronisation could tell more
+        # Tables may hold more than angles, as where a rotation also scales.
+        bounded = norm is not None and no_gains and rope is None and scale != 0
+        if scale_bound is None and bounded:
+            scale_bound = abs(scale)
         scale = torch.full((), scale, dtype=accumulation_dtype(query), device=query.device)
     out, _ = registration.call(
         OP,

@@ -52,8 +52,8 @@ def _backward(grad, *arguments):
 
 
 def _refusals(inputs: Inputs) -> dict[str, backends.Refusal]:
-    query = inputs.query
-    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query))}
+    heads = inputs[:3]  # query, key, value
+    return {"triton": backends.triton_refusal(inputs.query, lambda: limits.refuse(*heads))}
 
 
 def _fake(query, *_arguments):

@@ -66,8 +66,8 @@ def _backward_triton(grad, inputs: Inputs, options: Options, scale_bound: float 
 
 
 def _refusals(inputs: Inputs) -> dict[str, backends.Refusal]:
-    query = inputs.query
-    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query))}
+    heads = inputs[:3]  # query, key_cache, value_cache
+    return {"triton": backends.triton_refusal(inputs.query, lambda: limits.refuse(*heads))}
 
 
 def _fake(query, *_arguments):

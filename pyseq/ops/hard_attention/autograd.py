@@ -19,7 +19,7 @@ _saved = f"Tensor? query, Tensor? key, Tensor value, Tensor index, {_options}"
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool, backend: str):
-    if backends.choose(OP, backend, _refusals(query)) == "triton":
+    if backends.choose(OP, backend, _refusals(query, key, value)) == "triton":
         from pyseq.kernels.hard_attention.forward import hard_attention_forward
 
         return hard_attention_forward(query, key, value, causal)
@@ -39,7 +39,7 @@ def _backward(
     backend: str,
     needs: Sequence[bool],
 ):
-    if backends.choose(OP, backend, _refusals(grad)) == "triton":
+    if backends.choose(OP, backend, _refusals(grad, value)) == "triton":
         return _triton_backward(grad, query, key, value, index, scale, causal, needs)
     found: list[Tensor | None] = [None] * 3
     if query is not None and key is not None:
@@ -62,8 +62,8 @@ def _triton_backward(grad, query, key, value, index, scale, causal, needs):
     return found
 
 
-def _refusals(query: Tensor) -> dict[str, backends.Refusal]:
-    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query))}
+def _refusals(query: Tensor, *others: Tensor) -> dict[str, backends.Refusal]:
+    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query, *others))}
 
 
 def _fake(query, _key, _value, _scale, _causal, _backend):
