@@ -5,6 +5,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyseq.errors import UserError
+
+
+def usable_device(what: str, asked: torch.device | str, otherwise: str) -> torch.device:
+    """The device that was asked for, with its index if it is a GPU.
+
+    Args:
+        what (str): who asks, the beginning of the message.
+        asked (torch.device | str): "cpu", "cuda" or "cuda:N".
+        otherwise (str): what fits where there is no GPU, the end of the message.
+
+    Raises:
+        UserError: that is no such device, or torch cannot use it.
+    """
+    try:
+        device = torch.device(asked)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"{what}: {asked!r} is no device; cpu, cuda or cuda:N fits") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"{what}: device is {device}; cpu, cuda or cuda:N fits")
+    if device.type == "cpu":
+        return device
+    if not torch.cuda.is_available():
+        raise UserError(f"{what}; no GPU that torch can use; {otherwise}")
+    if device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    if device.index >= torch.cuda.device_count():
+        raise UserError(f"{what} on {device}; torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
 
 class _Sent(NamedTuple):
     widened: Tensor

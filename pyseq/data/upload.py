@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyseq.data.transfer import usable_device
 from pyseq.errors import UserError
 
 PART_SYMBOLS = 1 << 24  # copied at a time: 32 MiB of pinned memory, and 32 more to read meanwhile
@@ -14,26 +15,12 @@ _OTHERS = "'mmap', 'pread' or 'ram' fit"
 
 
 def upload_device(asked: torch.device | str | None) -> torch.device:
-    """Where a stream with io "gpu" is kept: what was asked for, with its index.
-
-    Args:
-        asked (torch.device | str | None): None is the current CUDA device.
+    """Where a stream with io "gpu" is kept; None is the current CUDA device.
 
     Raises:
-        UserError: torch can use no such GPU.
+        UserError: torch can use no such device.
     """
-    device = torch.device("cuda" if asked is None else asked)
-    if device.type != "cuda":
-        return device
-    if not torch.cuda.is_available():
-        raise UserError(f"io is 'gpu'; no GPU that torch can use; {_OTHERS}")
-    if device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    if device.index >= torch.cuda.device_count():
-        raise UserError(
-            f"io is 'gpu' on {device}; torch sees {torch.cuda.device_count()} CUDA devices"
-        )
-    return device
+    return usable_device("io is 'gpu'", "cuda" if asked is None else asked, _OTHERS)
 
 
 def upload(

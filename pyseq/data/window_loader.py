@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyseq.data.order import WindowOrder
-from pyseq.data.transfer import Transfer
+from pyseq.data.transfer import Transfer, usable_device
 from pyseq.data.u16_stream import U16Stream
 from pyseq.ops import gather_windows
 
@@ -49,6 +49,7 @@ class WindowLoader:
 
     Raises:
         ValueError: the range holds less than one batch of windows, or an argument does not fit.
+        UserError: torch can use no such device.
     """
 
     def __init__(
@@ -214,9 +215,7 @@ def _copied_to(stream: U16Stream, wanted: torch.device | str | None) -> torch.de
     """Where windows are copied after they were gathered, if anywhere."""
     if wanted is None:
         return None
-    device = torch.device(wanted)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
+    device = usable_device("WindowLoader(device=...)", wanted, "'cpu' or None fits")
     if stream.device is None:
         return device
     if stream.device != device:

@@ -323,11 +323,12 @@ def test_only_two_bytes_of_a_symbol_are_sent(stream, monkeypatch):
     assert all(symbols.is_pinned() for symbols in sent) or not torch.cuda.is_available()
 
 
-def test_a_stream_that_a_device_keeps_stays_there(stream):
+def test_a_stream_that_a_device_keeps_stays_there(stream, monkeypatch):
     with U16Stream([shard.path for shard in stream.shards], io="gpu", device="cpu") as kept:
         assert next(iter(WindowLoader(kept, 10, 4, device="cpu")))["window"].shape == (4, 10)
+        monkeypatch.setattr(window_loader, "usable_device", lambda *_: torch.device("meta"))
         with pytest.raises(ValueError, match="device is meta; the stream is kept on cpu, which"):
-            WindowLoader(kept, 10, 4, device="meta")
+            WindowLoader(kept, 10, 4, device="elsewhere")
 
 
 @pytest.mark.gpu
@@ -365,3 +366,27 @@ def test_batches_reach_the_gpu_without_waiting(tmp_path, way):
 def test_batches_are_pinned_where_a_gpu_is(stream):
     batch = next(iter(WindowLoader(stream, 10, 4)))
     assert batch["window"].is_pinned()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("nonsense", "'nonsense' is no device; cpu, cuda or cuda:N fits"),
+        ("meta", "device is meta; cpu, cuda or cuda:N fits"),
+    ],
+)
+def test_devices_that_are_none(device, message, tmp_path):
+    path = tmp_path / "s.u16"
+    np.arange(50, dtype="<u2").tofile(path)
+    with pytest.raises(UserError, match=f"^WindowLoader.*{message}"):
+        WindowLoader(U16Stream(path), 5, 2, device=device)
+    with pytest.raises(UserError, match=f"^io is 'gpu': {message}"):
+        U16Stream(path, io="gpu", device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_no_gpu_is_said(tmp_path):
+    path = tmp_path / "s.u16"
+    np.arange(50, dtype="<u2").tofile(path)
+    with pytest.raises(UserError, match="no GPU that torch can use; 'cpu' or None fits"):
+        WindowLoader(U16Stream(path), 5, 2, device="cuda")
