@@ -18,41 +18,9 @@ from pyseq.kernels.attention import (
     sees_a_key,
 )
 from pyseq.kernels.cosine_attention.limits import fixed_offset, forward_tiles
+from pyseq.kernels.cosine_attention.preparation import load_prepared
 from pyseq.kernels.heads import dense, mask_within
-from pyseq.kernels.prepare_keys.rows import (
-    clean,
-    load_angles,
-    load_halves,
-    load_vector,
-    normalise,
-    rotate,
-)
-
-
-@triton.jit
-def load_prepared(
-    ptr, weight_ptr, cos_ptr, sin_ptr,
-    offs_row, mask_row, position,
-    stride_row, stride_d, stride_angle, stride_angle_d, eps,
-    NORM: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_ROPE: tl.constexpr,
-    D: tl.constexpr, HALF: tl.constexpr,
-):  # fmt: skip
-    """Halves of prepared rows, in the dtype of the memory, for a product on tensor cores."""
-    a, b = load_halves(ptr, offs_row, mask_row, stride_row, stride_d, D, HALF)
-    dtype = ptr.dtype.element_ty
-    if NORM != "none" or HAS_WEIGHT or HAS_ROPE:
-        a, b, _factor = normalise(a.to(tl.float32), b.to(tl.float32), eps, NORM, D, HALF)
-        if HAS_WEIGHT:
-            weight_a, weight_b = load_vector(weight_ptr, D, HALF)
-            a = a * weight_a
-            b = b * weight_b
-        if HAS_ROPE:
-            cos, sin = load_angles(
-                cos_ptr, sin_ptr, tl.maximum(position, 0), mask_row,
-                stride_angle, stride_angle_d, D, HALF,
-            )  # fmt: skip
-            a, b = rotate(a, b, cos, sin)
-    return a.to(dtype), b.to(dtype)
+from pyseq.kernels.prepare_keys.rows import clean
 
 
 @triton.jit

@@ -8,15 +8,10 @@ import triton.language as tl
 from torch import Tensor
 
 from pyseq.kernels import launch
-from pyseq.kernels.attention import key_range, sees_a_key
-from pyseq.kernels.cosine_attention.forward import (
-    LN_2,
-    LOG2_E,
-    cosine_attention_forward,
-    load_prepared,
-    sweep,
-)
+from pyseq.kernels.attention import LN_2, LOG2_E, key_range, sees_a_key
+from pyseq.kernels.cosine_attention.forward import cosine_attention_forward, sweep
 from pyseq.kernels.cosine_attention.limits import fixed_offset
+from pyseq.kernels.cosine_attention.preparation import load_prepared
 from pyseq.kernels.cosine_decode.limits import splits, splits_pay, tiles
 from pyseq.kernels.heads import dense, mask_within
 
