@@ -235,7 +235,10 @@ def sweep_keys(
             visible = sees(position, offs_s, keys, window, prefix, CAUSAL, HAS_WINDOW, HAS_PREFIX)
             d_logits = tl.where(visible, d_logits, 0.0)
         if NEEDS_SCALE:  # before d_logits are rounded for the product: they cancel in the sum
-            along += tl.sum(d_logits * (logits - middle[:, None]), 1)
+            away = logits - middle[:, None]
+            if MASKED:  # a hidden logit may be infinite
+                away = tl.where(visible, away, 0.0)
+            along += tl.sum(d_logits * away, 1)
         d_q = tl.dot(d_logits.to(k.dtype), k, d_q, input_precision=PRECISION)
     return d_q, along
 
