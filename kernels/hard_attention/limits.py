@@ -49,7 +49,7 @@ def query_tiles(D: int, dtype: torch.dtype) -> Tiles:
         return Tiles(32, 16, 4, 2) if D <= 128 else Tiles(16, 16, 8, 1)
     if D <= 64:
         return Tiles(128, 64, 8, 2)
-    return Tiles(128, 32, 8, 2) if D <= 128 else Tiles(64, 32, 8, 1)
+    return Tiles(128, 32, 8, 2) if D <= 128 else Tiles(32, 32, 8, 2)
 
 
 def key_tiles(D: int, dtype: torch.dtype) -> Tiles:
