@@ -1,17 +1,23 @@
 // The Python face of csrc/: every function the package calls, and nothing that knows PyTorch.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "cosine_attention/cosine_attention.hpp"
+#include "cpu/isa.hpp"
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
+#include "hard_attention/hard_attention.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -68,6 +74,96 @@ void gather_windows(const pyseq::SymbolSource& source, const Offsets& offsets, c
   pyseq::gather_windows(source, starts, length, type, out.data(), threads);
 }
 
+using Array = nb::ndarray<nb::device::cpu>;
+
+// The kernels' own view; the caller keeps the array alive.
+pyseq::Tensor tensor(const Array& array) {
+  constexpr auto kBfloat = static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat);
+  const nb::dlpack::dtype dtype = array.dtype();
+  pyseq::Tensor found;
+  found.data = array.data();
+  if (dtype == nb::dtype<float>()) {
+    found.dtype = pyseq::DType::kFloat32;
+  } else if (dtype == nb::dtype<int32_t>()) {
+    found.dtype = pyseq::DType::kInt32;
+  } else if (dtype == nb::dtype<int64_t>()) {
+    found.dtype = pyseq::DType::kInt64;
+  } else if (dtype == nb::dtype<uint16_t>()) {
+    found.dtype = pyseq::DType::kUint16;
+  } else if (dtype == nb::dtype<int16_t>()) {
+    found.dtype = pyseq::DType::kInt16;
+  } else if (dtype.code == kBfloat && dtype.bits == 16) {
+    found.dtype = pyseq::DType::kBFloat16;
+  } else if (dtype.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) &&
+             dtype.bits == 16) {
+    found.dtype = pyseq::DType::kFloat16;
+  } else {
+    throw nb::type_error("a dtype that no kernel knows");
+  }
+  if (array.ndim() > 4) throw nb::value_error("more axes than a kernel knows");
+  for (size_t axis = 0; axis < array.ndim(); ++axis) {
+    found.shape[axis] = static_cast<int64_t>(array.shape(axis));
+    found.stride[axis] = array.stride(axis);
+  }
+  return found;
+}
+
+pyseq::Tensor tensor(const std::optional<Array>& array) {
+  return array.has_value() ? tensor(*array) : pyseq::Tensor{};
+}
+
+void hard_attention(const Array& query, const Array& key, const Array& value, const Array& out,
+                    const Array& index, bool causal, int threads) {
+  const pyseq::HardAttention arguments{
+      .query = tensor(query),
+      .key = tensor(key),
+      .value = tensor(value),
+      .out = tensor(out),
+      .index = tensor(index),
+      .causal = causal,
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::hard_attention(arguments);
+}
+
+pyseq::Norm norm_named(const std::optional<std::string>& name) {
+  if (!name.has_value()) return pyseq::Norm::kNone;
+  if (*name == "l2") return pyseq::Norm::kL2;
+  if (*name == "rms") return pyseq::Norm::kRms;
+  if (*name == "layer") return pyseq::Norm::kLayer;
+  throw nb::value_error("a norm that no kernel knows");
+}
+
+using OptionalArray = std::optional<Array>;
+
+void cosine_attention(const Array& query, const Array& key, const Array& value, const Array& scale,
+                      const OptionalArray& query_weight, const OptionalArray& key_weight,
+                      const OptionalArray& cos, const OptionalArray& sin, const Array& out,
+                      const Array& lse, const std::optional<std::string>& norm, float eps,
+                      bool causal, int64_t window, int64_t prefix, int threads) {
+  const pyseq::Preparation common{
+      .norm = norm_named(norm), .eps = eps, .gain = {}, .cos = tensor(cos), .sin = tensor(sin)};
+  pyseq::CosineAttention arguments{
+      .query = tensor(query),
+      .key = tensor(key),
+      .value = tensor(value),
+      .scale = tensor(scale),
+      .out = tensor(out),
+      .lse = tensor(lse),
+      .prepare_query = common,
+      .prepare_key = common,
+      .causal = causal,
+      .window = window,
+      .prefix = prefix,
+      .threads = threads,
+  };
+  arguments.prepare_query.gain = tensor(query_weight);
+  arguments.prepare_key.gain = tensor(key_weight);
+  const nb::gil_scoped_release release;
+  pyseq::cosine_attention(arguments);
+}
+
 }  // namespace
 
 NB_MODULE(_core, module) {
@@ -79,4 +175,21 @@ NB_MODULE(_core, module) {
   module.def("source_in_files", &source_in_files, "files"_a);
   module.def("gather_windows", &gather_windows, "source"_a, "offsets"_a.noconvert(),
              "out"_a.noconvert(), "threads"_a);
+
+  module.def("isa", [] { return std::string(pyseq::name_of(pyseq::chosen_isa())); });
+  module.def("isas", [] {
+    std::vector<std::string> names;
+    for (int i = 0; i <= static_cast<int>(pyseq::best_isa()); ++i) {
+      names.emplace_back(pyseq::name_of(static_cast<pyseq::Isa>(i)));
+    }
+    return names;
+  });
+  module.def("hard_attention", &hard_attention, "query"_a.noconvert(), "key"_a.noconvert(),
+             "value"_a.noconvert(), "out"_a.noconvert(), "index"_a.noconvert(), "causal"_a,
+             "threads"_a);
+  module.def("cosine_attention", &cosine_attention, "query"_a.noconvert(), "key"_a.noconvert(),
+             "value"_a.noconvert(), "scale"_a.noconvert(), "query_weight"_a.noconvert().none(),
+             "key_weight"_a.noconvert().none(), "cos"_a.noconvert().none(),
+             "sin"_a.noconvert().none(), "out"_a.noconvert(), "lse"_a.noconvert(),
+             "norm"_a.none(), "eps"_a, "causal"_a, "window"_a, "prefix"_a, "threads"_a);
 }

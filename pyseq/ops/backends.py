@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from pyseq.errors import BackendUnavailable
@@ -19,11 +20,11 @@ NOT_BUILT = "running from a checkout that was not built: pip install -e ."
 # The ops, and which backends beside the reference have code for each; `pyseq doctor` shows it.
 SERVED_BY: dict[str, tuple[str, ...]] = {
     "adaptive_attention": ("triton",),
-    "cosine_attention": ("triton",),
+    "cosine_attention": ("native", "triton"),
     "cosine_decode": ("triton",),
     "exponential_smoothing": ("triton",),
     "gather_windows": ("native", "triton"),
-    "hard_attention": ("triton",),
+    "hard_attention": ("native", "triton"),
     "patch_embed": ("triton",),
     "prepare_keys": ("triton",),
     "scale_cross_entropy": ("triton",),
@@ -66,8 +67,34 @@ def build_error() -> str | None:
 
 
 def refuse_native() -> str | None:
-    """Why no native code can serve on this machine, or None."""
-    return _load_core()[1]
+    """Why no native code can serve on this machine, or None.
+
+    Raises:
+        ValueError: PYSEQ_ISA names no instruction set that this machine runs.
+    """
+    module, reason = _load_core()
+    if module is not None and "PYSEQ_ISA" in os.environ:
+        module.isa()
+    return reason
+
+
+def as_float32(x: Tensor | None) -> Tensor | None:
+    """A parameter as the CPU's kernels read it: without gradient, one vector after the other."""
+    return None if x is None else x.detach().to(torch.float32).contiguous()
+
+
+def native_refusal(*tensors: Tensor) -> Refusal:
+    """Why the CPU's kernels cannot serve a call on such tensors."""
+
+    def refuse() -> str | None:
+        for x in tensors:
+            if x.device.type != "cpu":
+                return f"the tensors are on {x.device}, not on the CPU"
+            if x.dtype == torch.float64:
+                return "float64 is not served; float32, bfloat16 and float16 are"
+        return refuse_native()
+
+    return refuse
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ import torch
 
 from pyseq.kernels.cosine_attention import limits
 from pyseq.ops import backends, registration
-from pyseq.ops.cosine_attention import parts
+from pyseq.ops.cosine_attention import native, parts
 from pyseq.ops.cosine_attention.reference import Inputs, Options
 from pyseq.ops.precision import accumulation_dtype
 
@@ -29,7 +29,10 @@ def _forward(*arguments):
     inputs = Inputs(*arguments[:TENSORS])
     norm, eps, causal, window, prefix, scale_bound, backend = arguments[TENSORS:]
     options = Options(norm, eps, causal, window, prefix)
-    if backends.choose(OP, backend, _refusals(inputs)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(inputs))
+    if chosen == "native":
+        return native.forward(inputs, options)
+    if chosen == "triton":
         from pyseq.kernels.cosine_attention.forward import cosine_attention_forward
 
         bound = limits.logit_bound(scale_bound, norm, inputs.query.shape[3])
@@ -53,7 +56,10 @@ def _backward(grad, *arguments):
 
 def _refusals(inputs: Inputs) -> dict[str, backends.Refusal]:
     heads = inputs[:3]  # query, key, value
-    return {"triton": backends.triton_refusal(inputs.query, lambda: limits.refuse(*heads))}
+    return {
+        "triton": backends.triton_refusal(inputs.query, lambda: limits.refuse(*heads)),
+        "native": backends.native_refusal(*heads),
+    }
 
 
 def _fake(query, *_arguments):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyseq.kernels.hard_attention import limits
 from pyseq.ops import backends, registration
-from pyseq.ops.hard_attention import reference
+from pyseq.ops.hard_attention import native, reference
 
 OP = "hard_attention"
 
@@ -19,7 +19,10 @@ _saved = f"Tensor? query, Tensor? key, Tensor value, Tensor index, {_options}"
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool, backend: str):
-    if backends.choose(OP, backend, _refusals(query, key, value)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(query, key, value))
+    if chosen == "native":
+        return native.forward(query, key, value, causal)
+    if chosen == "triton":
         from pyseq.kernels.hard_attention.forward import hard_attention_forward
 
         return hard_attention_forward(query, key, value, causal)
@@ -63,7 +66,10 @@ def _triton_backward(grad, query, key, value, index, scale, causal, needs):
 
 
 def _refusals(query: Tensor, *others: Tensor) -> dict[str, backends.Refusal]:
-    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query, *others))}
+    return {
+        "triton": backends.triton_refusal(query, lambda: limits.refuse(query, *others)),
+        "native": backends.native_refusal(query, *others),
+    }
 
 
 def _fake(query, _key, _value, _scale, _causal, _backend):

@@ -1,0 +1,32 @@
+// Softmax attention over normalised, weighted and rotated queries and keys.
+#pragma once
+
+#include "cpu/isa.hpp"
+#include "cpu/preparation.hpp"
+#include "cpu/tensor.hpp"
+
+namespace pyseq {
+
+// query and out (B, H, T, D), key and value (B, G, S, D), of one dtype; scale (H,) float32, and lse
+// (B, H, T) float32, the logits' log-sum-exp. The last query stands at the last key. A query sees
+// the first `prefix` keys and, of the others, those that `causal` and `window` (0: none) leave.
+struct CosineAttention {
+  Tensor query;
+  Tensor key;
+  Tensor value;
+  Tensor scale;
+  Tensor out;
+  Tensor lse;
+  Preparation prepare_query;
+  Preparation prepare_key;
+  bool causal;
+  int64_t window;
+  int64_t prefix;
+  int threads;
+};
+
+PYSEQ_FOR_EVERY_ISA(cosine_attention, CosineAttention)
+
+void cosine_attention(const CosineAttention& arguments);
+
+}  // namespace pyseq

@@ -1,0 +1,405 @@
+// cosine_attention for one instruction set.
+#include "cosine_attention/cosine_attention.hpp"
+#include "cpu/packed_rows.hpp"
+#include "cpu/prepare_row.hpp"
+
+namespace pyseq::PYSEQ_ISA {
+
+namespace {
+
+constexpr int64_t kKeys = 256;  // in a block of scores
+constexpr float kLog2E = 1.44269504F;
+constexpr float kLn2 = 0.69314718F;
+constexpr float kVanished = -300;  // 2^kVanished is 0, and no infinity that NaN could come from
+
+// With logits up to `bound`, exp(logit - offset) summed over S keys stays below e^64, which times
+// values up to kLargestValue fits float32; where the smallest one would vanish the running maximum
+// is needed.
+constexpr float kLargestSum = 64;
+constexpr float kSmallestTerm = 70;
+constexpr float kLargestValue = 5e10F;
+
+// The keys that a query sees: the first `prefix`, and those from `begin` to `end`.
+struct Seen {
+  int64_t prefix;
+  int64_t begin;
+  int64_t end;
+
+  bool any() const { return prefix > 0 || begin < end; }
+  bool all_of(int64_t first, int64_t last) const {
+    return (begin <= first && last <= end) || last <= prefix;
+  }
+  // Of kLanes keys.
+  PYSEQ_INLINE Ints hidden(int64_t first) const {
+    const Ints key = lanes() + static_cast<int32_t>(first);
+    return (key >= static_cast<int32_t>(prefix)) &
+           ((key < static_cast<int32_t>(begin)) | (key >= static_cast<int32_t>(end)));
+  }
+  // How many of the marked keys are seen, where marked[s] counts those before s.
+  int64_t count(const int32_t* marked) const {
+    const int64_t from = begin < prefix ? prefix : begin;
+    return marked[prefix] + (from < end ? marked[end] - marked[from] : 0);
+  }
+};
+
+Seen seen_by(const CosineAttention& x, int64_t t) {
+  const int64_t S = x.key.shape[2];
+  const int64_t position = t + S - x.query.shape[2];
+  Seen seen = {x.prefix < S ? x.prefix : S, 0, S};
+  if (x.causal && position + 1 < S) seen.end = position + 1;
+  if (x.window > 0) {
+    if (position - x.window >= 0) seen.begin = position - x.window + 1;
+    if (!x.causal && position < S - x.window) seen.end = position + x.window;
+  }
+  if (seen.end < 0) seen.end = 0;
+  if (seen.begin > seen.end) seen.begin = seen.end;
+  return seen;
+}
+
+// What the packing of some keys and values found.
+struct Found {
+  float key_squares = 0;  // the longest key
+  float value = 0;        // the largest magnitude
+  bool bad = false;
+};
+
+// One query's softmax, as far as it is.
+struct Row {
+  float sums[kLanes];
+  float top;  // of the running maximum: in units of ln 2
+  bool bad;
+};
+
+// Weights 2^(factor * score - top) of one row, written as a row of A; hidden ones are 0.
+template <typename Engine, bool kBounded, bool kMasked>
+PYSEQ_INLINE void weigh(const float* scores, int64_t first, int64_t width, const Seen& seen,
+                        float factor, float top, float* sums, typename Engine::Element* weights,
+                        int64_t plane) {
+  constexpr int kTerms = Engine::kPlanes == 1 && sizeof(typename Engine::Element) == 2 ? 4 : 7;
+  Floats total[2] = {load(sums), {}};
+  for (int64_t j = 0; j < width; j += Engine::kColumns) {
+    Floats found[2];
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const int64_t at = j + half * kLanes;
+      Floats power = load(scores + at) * factor - top;
+      if constexpr (!kBounded) power = maximum(broadcast(kVanished), power);  // NaN stays
+      found[half] = exp2<kTerms>(power);
+      if constexpr (kMasked) found[half] = seen.hidden(first + at) ? Floats{} : found[half];
+      total[half] += found[half];
+    }
+    Engine::put(weights + j, plane, found[0], found[1]);
+  }
+  store(sums, total[0] + total[1]);
+}
+
+// The largest factor * score of the keys that are seen; NaN does not count.
+template <bool kMasked>
+PYSEQ_INLINE float highest(const float* scores, int64_t first, int64_t width, const Seen& seen,
+                           float factor) {
+  Floats top = broadcast(-kInfinity);
+  for (int64_t j = 0; j < width; j += kLanes) {
+    Floats found = load(scores + j) * factor;
+    if constexpr (kMasked) found = seen.hidden(first + j) ? broadcast(-kInfinity) : found;
+    top = maximum(found, top);
+  }
+  return largest(top);
+}
+
+template <typename Engine>
+class Attention {
+ public:
+  explicit Attention(const CosineAttention& x)
+      : x_(x),
+        threads_(useful_threads(x.threads, double(B * H) * double(T) * double(S) * double(D))),
+        working_(threads_ * scratch()),
+        keys_(B * G * columns_.head * int64_t{sizeof(Element)}),
+        values_(B * G * rows_.head * int64_t{sizeof(Element)}),
+        marks_(B * G * (S + 1) * int64_t{sizeof(int32_t)}),
+        found_(B * G * columns_.tasks * int64_t{sizeof(Found)}),
+        heads_(B * G * int64_t{sizeof(Found)}) {}
+
+  void run() {
+    for_tasks(B * G * columns_.tasks, threads_,
+              [&](int64_t task, int worker) { pack(task, worker); });
+    for (int64_t head = 0; head < B * G; ++head) summarise(head);
+    const int64_t tiles = (T + kQueries - 1) / kQueries;
+    for_tasks(B * H * tiles, threads_, [&](int64_t task, int worker) {
+      const int64_t tile = tiles - 1 - task % tiles;  // the longest rows first
+      attend(task / tiles / H, task / tiles % H, tile * kQueries, worker);
+    });
+  }
+
+ private:
+  using Element = typename Engine::Element;
+  static constexpr int64_t kQueries = 2 * Engine::kRows;
+  static constexpr bool kSharesScores = sizeof(Element) == sizeof(float);
+
+  // A thread's memory.
+  struct Space {
+    float* loaded;
+    Element* queries;
+    float* scores;
+    Element* weights;  // of the engine's own kind; in the scores' place where that is float32
+    float* out;
+    Row* rows;
+  };
+
+  // Keys and values are packed by the same tasks.
+  void pack(int64_t task, int worker) {
+    const int64_t head = task / columns_.tasks;
+    const int64_t part = task % columns_.tasks;
+    const int64_t b = head / G;
+    const int64_t g = head % G;
+    auto* scratch_rows = working_.template as<float>(worker * scratch());
+    int32_t* marks = marks_.template as<int32_t>() + head * (S + 1) + 1;
+    Found found;
+    columns_.pack(part, keys_.template as<Element>() + head * columns_.head, scratch_rows,
+                  [&](int64_t s, float* row) {
+                    load_row(x_.key.at(b, g, s), x_.key.dtype, x_.key.stride[3], D, row);
+                    const float squares = prepare_row(row, D, columns_.depth, x_.prepare_key, s);
+                    marks[s] = hide_if_bad(row, columns_.depth);
+                    if (marks[s] == 0 && squares > found.key_squares) found.key_squares = squares;
+                  });
+    rows_.pack(part, values_.template as<Element>() + head * rows_.head, scratch_rows,
+               [&](int64_t s, float* row) {
+                 load_row(x_.value.at(b, g, s), x_.value.dtype, x_.value.stride[3], D, row);
+                 marks[s] |= hide_if_bad(row, D);
+                 found.bad = found.bad || marks[s] != 0;
+                 for (int64_t d = 0; d < D; ++d) {
+                   const float size = fabsf(row[d]);
+                   found.value = size > found.value ? size : found.value;
+                 }
+               });
+    found_.template as<Found>()[task] = found;
+  }
+
+  // A weight of 0 does not keep a NaN out of a product, so bad rows are taken out of it, and the
+  // queries that see one are marked at the end.
+  int32_t hide_if_bad(float* row, int64_t width) const {
+    if (all_finite(row, D)) return 0;
+    memset(row, 0, static_cast<size_t>(width) * sizeof(float));
+    return 1;
+  }
+
+  void summarise(int64_t head) {
+    Found& whole = heads_.template as<Found>()[head];
+    whole = Found{};
+    for (int64_t part = 0; part < columns_.tasks; ++part) {
+      const Found& found = found_.template as<Found>()[head * columns_.tasks + part];
+      if (found.key_squares > whole.key_squares) whole.key_squares = found.key_squares;
+      if (found.value > whole.value) whole.value = found.value;
+      whole.bad = whole.bad || found.bad;
+    }
+    if (!whole.bad) return;
+    int32_t* marks = marks_.template as<int32_t>() + head * (S + 1);
+    marks[0] = 0;
+    for (int64_t s = 0; s < S; ++s) marks[s + 1] += marks[s];
+  }
+
+  void attend(int64_t b, int64_t h, int64_t first, int worker) {
+    const int64_t head = b * G + h / (H / G);
+    const int64_t count = T - first < kQueries ? T - first : kQueries;
+    const Found& found = heads_.template as<Found>()[head];
+    const float scale = reinterpret_cast<const float*>(x_.scale.data)[h * x_.scale.stride[0]];
+    const Space space = space_of(worker);
+
+    memset(space.queries, 0, static_cast<size_t>(query_bytes()));
+    float query_squares = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t t = first + i;
+      float* row = space.loaded;
+      memset(row + D, 0, static_cast<size_t>(columns_.depth - D) * sizeof(float));
+      load_row(x_.query.at(b, h, t), x_.query.dtype, x_.query.stride[3], D, row);
+      // A query before the first position sees at most the prefix, and has no angle.
+      const int64_t position = t + S - T;
+      const float squares =
+          prepare_row(row, D, columns_.depth, x_.prepare_query, position < 0 ? 0 : position);
+      space.rows[i].bad = hide_if_bad(row, columns_.depth) != 0 || !all_finite(&scale, 1);
+      space.rows[i].top = -kInfinity;
+      store(space.rows[i].sums, Floats{});
+      if (!space.rows[i].bad && squares > query_squares) query_squares = squares;
+      Engine::put_row(row, D, space.queries + i * columns_.depth, query_plane());
+    }
+    memset(space.out, 0, static_cast<size_t>(kQueries * rows_.width) * sizeof(float));
+
+    // Rounding may make a product a little longer than its factors allow.
+    const float bound = 1.01F * fabsf(scale) * sqrtf(query_squares) * sqrtf(found.key_squares);
+    const float needed = bound + logf(static_cast<float>(S)) - kLargestSum;
+    const float offset = needed > 0 ? needed : 0;
+    const bool bounded = bound + offset < kSmallestTerm && found.value <= kLargestValue;
+
+    Engine::begin();
+    if (bounded) {
+      sweep<true>(head, first, count, scale * kLog2E, offset * kLog2E, space);
+    } else {
+      sweep<false>(head, first, count, scale * kLog2E, 0, space);
+    }
+    Engine::end();
+
+    for (int64_t i = 0; i < count; ++i) {
+      const Seen seen = seen_by(x_, first + i);
+      const int32_t* marks = marks_.template as<int32_t>() + head * (S + 1);
+      const bool bad = space.rows[i].bad || (found.bad && seen.count(marks) > 0);
+      finish(b, h, first + i, space.rows[i], bounded ? offset * kLog2E : space.rows[i].top,
+             seen.any(), bad, space.out + i * rows_.width);
+    }
+  }
+
+  // All keys that some query of the tile sees, block by block. With a bound every weight is
+  // 2^(factor * score - top); without, `top` follows the highest score of each row.
+  template <bool kBounded>
+  void sweep(int64_t head, int64_t first, int64_t count, float factor, float top,
+             const Space& space) const {
+    const Seen lowest = seen_by(x_, first);
+    const Seen highest_seen = seen_by(x_, first + count - 1);
+    const int64_t end = highest_seen.end > lowest.prefix ? highest_seen.end : lowest.prefix;
+    const Element* keys = keys_.template as<Element>() + head * columns_.head;
+    const Element* values = values_.template as<Element>() + head * rows_.head;
+    const int64_t padded = round_up(count, Engine::kRowUnit);
+    int64_t width;
+    for (int64_t s = 0; s < end; s += width) {
+      if (s >= lowest.prefix && s < lowest.begin) {
+        s = lowest.begin / Engine::kColumns * Engine::kColumns;
+      }
+      const int64_t left = round_up(end - s, Engine::kColumns);
+      width = left < kKeys ? left : kKeys;
+      Engine::template multiply<false>({space.queries, columns_.depth, query_plane()},
+                                       columns_.from(keys, s), space.scores, kKeys, padded, width,
+                                       columns_.depth);
+      for (int64_t i = 0; i < count; ++i) {
+        const Seen seen = seen_by(x_, first + i);
+        if (seen.all_of(s, s + width)) {
+          weigh_row<kBounded, false>(i, s, width, seen, factor, top, space);
+        } else {
+          weigh_row<kBounded, true>(i, s, width, seen, factor, top, space);
+        }
+      }
+      Engine::template multiply<true>({space.weights, kKeys, kQueries * kKeys},
+                                      rows_.from(values, s), space.out, rows_.width, padded,
+                                      rows_.width, width);
+    }
+  }
+
+  template <bool kBounded, bool kMasked>
+  PYSEQ_INLINE void weigh_row(int64_t i, int64_t first, int64_t width, const Seen& seen,
+                              float factor, float top, const Space& space) const {
+    const float* scores = space.scores + i * kKeys;
+    Row& row = space.rows[i];
+    if constexpr (!kBounded) {
+      top = highest<kMasked>(scores, first, width, seen, factor);
+      if (top > row.top) {
+        const float shrink = exp2f(row.top - top);
+        store(row.sums, load(row.sums) * shrink);
+        float* out = space.out + i * rows_.width;
+        for (int64_t d = 0; d < rows_.width; d += kLanes) store(out + d, load(out + d) * shrink);
+        row.top = top;
+      }
+      top = row.top == -kInfinity ? 0 : row.top;
+    }
+    weigh<Engine, kBounded, kMasked>(scores, first, width, seen, factor, top, row.sums,
+                                     space.weights + i * kKeys, kQueries * kKeys);
+  }
+
+  void finish(int64_t b, int64_t h, int64_t t, const Row& row, float top, bool sees, bool bad,
+              float* out) const {
+    const float total = sum(load(row.sums));
+    float lse = top * kLn2 + logf(total);
+    for (int64_t d = 0; d < D; ++d) out[d] /= total;
+    if (!sees || bad) {
+      const float all = sees ? __builtin_nanf("") : 0.0F;
+      for (int64_t d = 0; d < D; ++d) out[d] = all;
+      lse = sees ? all : -kInfinity;
+    }
+    store_row(out, x_.out.dtype, x_.out.stride[3], D, x_.out.at(b, h, t));
+    memcpy(x_.lse.at(b, h, t), &lse, sizeof lse);
+  }
+
+  int64_t query_plane() const { return kQueries * columns_.depth; }
+  int64_t query_bytes() const {
+    return padded_bytes(Engine::kPlanes * query_plane() * int64_t{sizeof(Element)});
+  }
+  int64_t loaded_bytes() const {
+    const int64_t keys = columns_.scratch_bytes();
+    const int64_t values = rows_.scratch_bytes();
+    return padded_bytes(keys > values ? keys : values);
+  }
+  static constexpr int64_t kScoreBytes = kQueries * kKeys * int64_t{sizeof(float)};
+  static constexpr int64_t kWeightBytes =
+      kSharesScores ? 0 : Engine::kPlanes * kQueries * kKeys * int64_t{sizeof(Element)};
+  int64_t out_bytes() const { return kQueries * rows_.width * int64_t{sizeof(float)}; }
+  int64_t scratch() const {
+    return loaded_bytes() + query_bytes() + kScoreBytes + kWeightBytes + out_bytes() +
+           padded_bytes(kQueries * int64_t{sizeof(Row)});
+  }
+
+  Space space_of(int worker) const {
+    int64_t at = worker * scratch();
+    const auto take = [&](int64_t bytes) {
+      char* part = working_.template as<char>(at);
+      at += bytes;
+      return part;
+    };
+    Space space;
+    space.loaded = reinterpret_cast<float*>(take(loaded_bytes()));
+    space.queries = reinterpret_cast<Element*>(take(query_bytes()));
+    space.scores = reinterpret_cast<float*>(take(kScoreBytes));
+    space.weights = reinterpret_cast<Element*>(
+        kSharesScores ? reinterpret_cast<char*>(space.scores) : take(kWeightBytes));
+    space.out = reinterpret_cast<float*>(take(out_bytes()));
+    space.rows = reinterpret_cast<Row*>(take(0));
+    return space;
+  }
+
+  const CosineAttention& x_;
+  const int64_t B = x_.query.shape[0];
+  const int64_t H = x_.query.shape[1];
+  const int64_t T = x_.query.shape[2];
+  const int64_t D = x_.query.shape[3];
+  const int64_t G = x_.key.shape[1];
+  const int64_t S = x_.key.shape[2];
+  const Columns<Engine> columns_{S, D};
+  const StackedRows<Engine> rows_{S, D};
+  const int threads_;
+  const Buffer working_;
+  const Buffer keys_;
+  const Buffer values_;
+  const Buffer marks_;  // (B, G, S + 1) int32: bad keys and values before s, where there are any
+  const Buffer found_;  // of every packing task
+  const Buffer heads_;  // of every key head
+};
+
+// The largest magnitude of a gain; 1 where there is none.
+float largest_gain(const Tensor& gain) {
+  if (gain.data == nullptr) return 1;
+  float most = 0;
+  for (int64_t d = 0; d < gain.shape[0]; ++d) {
+    most = fmaxf(most, fabsf(static_cast<const float*>(gain.data)[d]));
+  }
+  return most;
+}
+
+// How many bfloat16 hold a prepared row of bfloat16 numbers. Rounding it to one moves a logit by
+// up to 2^-8 of its bound; where that could be an eighth, two are taken.
+int planes_for(const CosineAttention& x) {
+  constexpr float kLargestLogit = 32;
+  if (!x.prepare_query.changes() && !x.prepare_key.changes()) return 1;
+  if (x.prepare_query.norm == Norm::kNone || x.prepare_key.norm == Norm::kNone) return 2;
+  float scale = 0;
+  for (int64_t h = 0; h < x.query.shape[1]; ++h) {
+    scale = fmaxf(scale, fabsf(reinterpret_cast<const float*>(x.scale.data)[h * x.scale.stride[0]]));
+  }
+  const bool unit = x.prepare_query.norm == Norm::kL2;
+  const float longest = unit ? 1 : static_cast<float>(x.query.shape[3]);
+  const float gains = largest_gain(x.prepare_query.gain) * largest_gain(x.prepare_key.gain);
+  return scale * longest * gains <= kLargestLogit ? 1 : 2;
+}
+
+}  // namespace
+
+void cosine_attention(const CosineAttention& x) {
+  with_engine(x.query.dtype, planes_for(x),
+              [&]<typename Engine>() { Attention<Engine>(x).run(); });
+}
+
+}  // namespace pyseq::PYSEQ_ISA

@@ -1,0 +1,30 @@
+// Work shared by threads, and memory for it.
+#pragma once
+
+#include <stdint.h>
+
+namespace pyseq {
+
+// Calls body(context, task, worker) once for every task, on at most `threads` threads; worker
+// counts them. Tasks are begun in order. A body must not throw.
+void run_tasks(int64_t tasks, int threads, void (*body)(void* context, int64_t task, int worker),
+               void* context);
+
+// Bytes aligned to cache lines (pages of 2 MiB where there are many of them), not initialised.
+class Buffer {
+ public:
+  explicit Buffer(int64_t bytes);  // throws std::bad_alloc
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  template <typename T>
+  T* as(int64_t byte_offset = 0) const {
+    return reinterpret_cast<T*>(static_cast<char*>(data_) + byte_offset);
+  }
+
+ private:
+  void* data_;
+};
+
+}  // namespace pyseq
