@@ -14,10 +14,14 @@
 #include <vector>
 
 #include "cosine_attention/cosine_attention.hpp"
+#include "cosine_decode/cosine_decode.hpp"
 #include "cpu/isa.hpp"
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
 #include "hard_attention/hard_attention.hpp"
+#include "patch_embed/patch_embed.hpp"
+#include "peak/peak.hpp"
+#include "prepare_keys/prepare_keys.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -141,7 +145,7 @@ void cosine_attention(const Array& query, const Array& key, const Array& value, 
                       const OptionalArray& query_weight, const OptionalArray& key_weight,
                       const OptionalArray& cos, const OptionalArray& sin, const Array& out,
                       const Array& lse, const std::optional<std::string>& norm, float eps,
-                      bool causal, int64_t window, int64_t prefix, int threads) {
+                      bool causal, int64_t window, int64_t prefix, float logit_bound, int threads) {
   const pyseq::Preparation common{
       .norm = norm_named(norm), .eps = eps, .gain = {}, .cos = tensor(cos), .sin = tensor(sin)};
   pyseq::CosineAttention arguments{
@@ -156,12 +160,87 @@ void cosine_attention(const Array& query, const Array& key, const Array& value, 
       .causal = causal,
       .window = window,
       .prefix = prefix,
+      .logit_bound = logit_bound,
       .threads = threads,
   };
   arguments.prepare_query.gain = tensor(query_weight);
   arguments.prepare_key.gain = tensor(key_weight);
   const nb::gil_scoped_release release;
   pyseq::cosine_attention(arguments);
+}
+
+void cosine_decode(const Array& query, const Array& key, const Array& value, const Array& scale,
+                   const OptionalArray& query_weight, const OptionalArray& lengths,
+                   const OptionalArray& cos, const OptionalArray& sin, const Array& out,
+                   const std::optional<std::string>& norm, float eps, int64_t window,
+                   int64_t prefix, std::optional<float> offset, int threads) {
+  const pyseq::CosineDecode arguments{
+      .query = tensor(query),
+      .key = tensor(key),
+      .value = tensor(value),
+      .scale = tensor(scale),
+      .lengths = tensor(lengths),
+      .out = tensor(out),
+      .prepare_query = {.norm = norm_named(norm),
+                        .eps = eps,
+                        .gain = tensor(query_weight),
+                        .cos = tensor(cos),
+                        .sin = tensor(sin)},
+      .window = window,
+      .prefix = prefix,
+      .bounded = offset.has_value(),
+      .offset = offset.value_or(0),
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::cosine_decode(arguments);
+}
+
+void prepare_keys(const Array& key, const OptionalArray& key_weight, const OptionalArray& cos,
+                  const OptionalArray& sin, const Array& out,
+                  const std::optional<std::string>& norm, float eps, int64_t position,
+                  int threads) {
+  const pyseq::PrepareKeys arguments{
+      .key = tensor(key),
+      .out = tensor(out),
+      .prepare = {.norm = norm_named(norm),
+                  .eps = eps,
+                  .gain = tensor(key_weight),
+                  .cos = tensor(cos),
+                  .sin = tensor(sin)},
+      .position = position,
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::prepare_keys(arguments);
+}
+
+int64_t peak(const std::string& dtype, int64_t tasks, int threads) {
+  if (dtype != "float32" && dtype != "bfloat16") {
+    throw nb::value_error("peak: a dtype that is neither float32 nor bfloat16");
+  }
+  const auto type = dtype == "float32" ? pyseq::DType::kFloat32 : pyseq::DType::kBFloat16;
+  int64_t operations = 0;
+  const nb::gil_scoped_release release;
+  pyseq::peak({.dtype = type, .tasks = tasks, .threads = threads, .operations = &operations});
+  return operations;
+}
+
+void patch_embed(const Array& samples, const Array& weight, const OptionalArray& bias,
+                 const Array& center, const Array& spread, const Array& out, int64_t stride,
+                 int threads) {
+  const pyseq::PatchEmbed arguments{
+      .samples = tensor(samples),
+      .weight = tensor(weight),
+      .bias = tensor(bias),
+      .center = tensor(center),
+      .spread = tensor(spread),
+      .out = tensor(out),
+      .stride = stride,
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::patch_embed(arguments);
 }
 
 }  // namespace
@@ -190,6 +269,18 @@ NB_MODULE(_core, module) {
   module.def("cosine_attention", &cosine_attention, "query"_a.noconvert(), "key"_a.noconvert(),
              "value"_a.noconvert(), "scale"_a.noconvert(), "query_weight"_a.noconvert().none(),
              "key_weight"_a.noconvert().none(), "cos"_a.noconvert().none(),
-             "sin"_a.noconvert().none(), "out"_a.noconvert(), "lse"_a.noconvert(),
-             "norm"_a.none(), "eps"_a, "causal"_a, "window"_a, "prefix"_a, "threads"_a);
+             "sin"_a.noconvert().none(), "out"_a.noconvert(), "lse"_a.noconvert(), "norm"_a.none(),
+             "eps"_a, "causal"_a, "window"_a, "prefix"_a, "logit_bound"_a, "threads"_a);
+  module.def("cosine_decode", &cosine_decode, "query"_a.noconvert(), "key"_a.noconvert(),
+             "value"_a.noconvert(), "scale"_a.noconvert(), "query_weight"_a.noconvert().none(),
+             "lengths"_a.noconvert().none(), "cos"_a.noconvert().none(), "sin"_a.noconvert().none(),
+             "out"_a.noconvert(), "norm"_a.none(), "eps"_a, "window"_a, "prefix"_a,
+             "offset"_a.none(), "threads"_a);
+  module.def("prepare_keys", &prepare_keys, "key"_a.noconvert(), "key_weight"_a.noconvert().none(),
+             "cos"_a.noconvert().none(), "sin"_a.noconvert().none(), "out"_a.noconvert(),
+             "norm"_a.none(), "eps"_a, "position"_a, "threads"_a);
+  module.def("peak", &peak, "dtype"_a, "tasks"_a, "threads"_a);
+  module.def("patch_embed", &patch_embed, "samples"_a.noconvert(), "weight"_a.noconvert(),
+             "bias"_a.noconvert().none(), "center"_a.noconvert(), "spread"_a.noconvert(),
+             "out"_a.noconvert(), "stride"_a, "threads"_a);
 }

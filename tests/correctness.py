@@ -59,10 +59,12 @@ def place(backend: str) -> torch.device:
 
 def served_dtype(backend: str, dtype: torch.dtype) -> torch.dtype:
     """The dtype, or the nearest one that a backend serves where it is tested."""
-    if backend != "triton":
+    if backend == "reference":
         return dtype
     if dtype == torch.float64:
         return torch.float32
+    if backend == "native":
+        return dtype
     on_cpu = place(backend).type == "cpu"  # where the interpreter's bfloat16 products are wrong
     return torch.float16 if dtype == torch.bfloat16 and on_cpu else dtype
 

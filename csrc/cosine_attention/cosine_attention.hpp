@@ -10,6 +10,7 @@ namespace pyseq {
 // query and out (B, H, T, D), key and value (B, G, S, D), of one dtype; scale (H,) float32, and lse
 // (B, H, T) float32, the logits' log-sum-exp. The last query stands at the last key. A query sees
 // the first `prefix` keys and, of the others, those that `causal` and `window` (0: none) leave.
+// Where |logits| have a bound the softmax needs no running maximum.
 struct CosineAttention {
   Tensor query;
   Tensor key;
@@ -22,6 +23,7 @@ struct CosineAttention {
   bool causal;
   int64_t window;
   int64_t prefix;
+  float logit_bound;  // promised by the caller; 0: nothing is
   int threads;
 };
 

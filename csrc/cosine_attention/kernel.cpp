@@ -13,11 +13,34 @@ constexpr float kLn2 = 0.69314718F;
 constexpr float kVanished = -300;  // 2^kVanished is 0, and no infinity that NaN could come from
 
 // With logits up to `bound`, exp(logit - offset) summed over S keys stays below e^64, which times
-// values up to kLargestValue fits float32; where the smallest one would vanish the running maximum
-// is needed.
+// values up to 5e10 fits float32; where the smallest one would vanish the running maximum is
+// needed.
 constexpr float kLargestSum = 64;
 constexpr float kSmallestTerm = 70;
-constexpr float kLargestValue = 5e10F;
+
+// The largest magnitude of a gain; 1 where there is none.
+float largest_gain(const Tensor& gain) {
+  if (gain.data == nullptr) return 1;
+  float most = 0;
+  for (int64_t d = 0; d < gain.shape[0]; ++d) {
+    most = fmaxf(most, fabsf(static_cast<const float*>(gain.data)[d]));
+  }
+  return most;
+}
+
+// What no |logit| of a head exceeds, from its scale and the parameters alone: were it made from
+// queries and keys, a later one would change the rounding of what earlier ones give.
+float logit_bound(const CosineAttention& x, float scale) {
+  constexpr float kRounding = 1.01F;  // products of rounded rows can be a little longer
+  const bool unit = x.prepare_query.norm == Norm::kL2;
+  const float longest = unit ? 1 : static_cast<float>(x.query.shape[3]);
+  const float gains = largest_gain(x.prepare_query.gain) * largest_gain(x.prepare_key.gain);
+  // Tables may hold more than angles, as where a rotation also scales.
+  if (x.prepare_query.norm != Norm::kNone && x.prepare_query.cos.data == nullptr) {
+    return kRounding * fabsf(scale) * longest * gains;
+  }
+  return x.logit_bound > 0 ? kRounding * x.logit_bound : kInfinity;
+}
 
 // The keys that a query sees: the first `prefix`, and those from `begin` to `end`.
 struct Seen {
@@ -55,13 +78,6 @@ Seen seen_by(const CosineAttention& x, int64_t t) {
   if (seen.begin > seen.end) seen.begin = seen.end;
   return seen;
 }
-
-// What the packing of some keys and values found.
-struct Found {
-  float key_squares = 0;  // the longest key
-  float value = 0;        // the largest magnitude
-  bool bad = false;
-};
 
 // One query's softmax, as far as it is.
 struct Row {
@@ -116,13 +132,15 @@ class Attention {
         keys_(B * G * columns_.head * int64_t{sizeof(Element)}),
         values_(B * G * rows_.head * int64_t{sizeof(Element)}),
         marks_(B * G * (S + 1) * int64_t{sizeof(int32_t)}),
-        found_(B * G * columns_.tasks * int64_t{sizeof(Found)}),
-        heads_(B * G * int64_t{sizeof(Found)}) {}
+        bad_(B * G * int64_t{sizeof(int32_t)}) {}
 
   void run() {
+    memset(bad_.template as<int32_t>(), 0, static_cast<size_t>(B * G) * sizeof(int32_t));
     for_tasks(B * G * columns_.tasks, threads_,
               [&](int64_t task, int worker) { pack(task, worker); });
-    for (int64_t head = 0; head < B * G; ++head) summarise(head);
+    for (int64_t head = 0; head < B * G; ++head) {
+      if (bad_.template as<int32_t>()[head] != 0) count_marks(head);
+    }
     const int64_t tiles = (T + kQueries - 1) / kQueries;
     for_tasks(B * H * tiles, threads_, [&](int64_t task, int worker) {
       const int64_t tile = tiles - 1 - task % tiles;  // the longest rows first
@@ -153,25 +171,20 @@ class Attention {
     const int64_t g = head % G;
     auto* scratch_rows = working_.template as<float>(worker * scratch());
     int32_t* marks = marks_.template as<int32_t>() + head * (S + 1) + 1;
-    Found found;
+    bool bad = false;
     columns_.pack(part, keys_.template as<Element>() + head * columns_.head, scratch_rows,
                   [&](int64_t s, float* row) {
                     load_row(x_.key.at(b, g, s), x_.key.dtype, x_.key.stride[3], D, row);
-                    const float squares = prepare_row(row, D, columns_.depth, x_.prepare_key, s);
+                    prepare_row(row, D, columns_.depth, x_.prepare_key, s);
                     marks[s] = hide_if_bad(row, columns_.depth);
-                    if (marks[s] == 0 && squares > found.key_squares) found.key_squares = squares;
                   });
     rows_.pack(part, values_.template as<Element>() + head * rows_.head, scratch_rows,
                [&](int64_t s, float* row) {
                  load_row(x_.value.at(b, g, s), x_.value.dtype, x_.value.stride[3], D, row);
                  marks[s] |= hide_if_bad(row, D);
-                 found.bad = found.bad || marks[s] != 0;
-                 for (int64_t d = 0; d < D; ++d) {
-                   const float size = fabsf(row[d]);
-                   found.value = size > found.value ? size : found.value;
-                 }
+                 bad = bad || marks[s] != 0;
                });
-    found_.template as<Found>()[task] = found;
+    if (bad) __atomic_store_n(bad_.template as<int32_t>() + head, 1, __ATOMIC_RELAXED);
   }
 
   // A weight of 0 does not keep a NaN out of a product, so bad rows are taken out of it, and the
@@ -182,16 +195,7 @@ class Attention {
     return 1;
   }
 
-  void summarise(int64_t head) {
-    Found& whole = heads_.template as<Found>()[head];
-    whole = Found{};
-    for (int64_t part = 0; part < columns_.tasks; ++part) {
-      const Found& found = found_.template as<Found>()[head * columns_.tasks + part];
-      if (found.key_squares > whole.key_squares) whole.key_squares = found.key_squares;
-      if (found.value > whole.value) whole.value = found.value;
-      whole.bad = whole.bad || found.bad;
-    }
-    if (!whole.bad) return;
+  void count_marks(int64_t head) {
     int32_t* marks = marks_.template as<int32_t>() + head * (S + 1);
     marks[0] = 0;
     for (int64_t s = 0; s < S; ++s) marks[s + 1] += marks[s];
@@ -200,12 +204,11 @@ class Attention {
   void attend(int64_t b, int64_t h, int64_t first, int worker) {
     const int64_t head = b * G + h / (H / G);
     const int64_t count = T - first < kQueries ? T - first : kQueries;
-    const Found& found = heads_.template as<Found>()[head];
+    const bool some_bad = bad_.template as<int32_t>()[head] != 0;
     const float scale = reinterpret_cast<const float*>(x_.scale.data)[h * x_.scale.stride[0]];
     const Space space = space_of(worker);
 
     memset(space.queries, 0, static_cast<size_t>(query_bytes()));
-    float query_squares = 0;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t t = first + i;
       float* row = space.loaded;
@@ -213,21 +216,18 @@ class Attention {
       load_row(x_.query.at(b, h, t), x_.query.dtype, x_.query.stride[3], D, row);
       // A query before the first position sees at most the prefix, and has no angle.
       const int64_t position = t + S - T;
-      const float squares =
-          prepare_row(row, D, columns_.depth, x_.prepare_query, position < 0 ? 0 : position);
+      prepare_row(row, D, columns_.depth, x_.prepare_query, position < 0 ? 0 : position);
       space.rows[i].bad = hide_if_bad(row, columns_.depth) != 0 || !all_finite(&scale, 1);
       space.rows[i].top = -kInfinity;
       store(space.rows[i].sums, Floats{});
-      if (!space.rows[i].bad && squares > query_squares) query_squares = squares;
       Engine::put_row(row, D, space.queries + i * columns_.depth, query_plane());
     }
     memset(space.out, 0, static_cast<size_t>(kQueries * rows_.width) * sizeof(float));
 
-    // Rounding may make a product a little longer than its factors allow.
-    const float bound = 1.01F * fabsf(scale) * sqrtf(query_squares) * sqrtf(found.key_squares);
+    const float bound = logit_bound(x_, scale);
     const float needed = bound + logf(static_cast<float>(S)) - kLargestSum;
     const float offset = needed > 0 ? needed : 0;
-    const bool bounded = bound + offset < kSmallestTerm && found.value <= kLargestValue;
+    const bool bounded = bound + offset < kSmallestTerm;
 
     Engine::begin();
     if (bounded) {
@@ -240,7 +240,7 @@ class Attention {
     for (int64_t i = 0; i < count; ++i) {
       const Seen seen = seen_by(x_, first + i);
       const int32_t* marks = marks_.template as<int32_t>() + head * (S + 1);
-      const bool bad = space.rows[i].bad || (found.bad && seen.count(marks) > 0);
+      const bool bad = space.rows[i].bad || (some_bad && seen.count(marks) > 0);
       finish(b, h, first + i, space.rows[i], bounded ? offset * kLog2E : space.rows[i].top,
              seen.any(), bad, space.out + i * rows_.width);
     }
@@ -344,8 +344,8 @@ class Attention {
     space.loaded = reinterpret_cast<float*>(take(loaded_bytes()));
     space.queries = reinterpret_cast<Element*>(take(query_bytes()));
     space.scores = reinterpret_cast<float*>(take(kScoreBytes));
-    space.weights = reinterpret_cast<Element*>(
-        kSharesScores ? reinterpret_cast<char*>(space.scores) : take(kWeightBytes));
+    space.weights = reinterpret_cast<Element*>(kSharesScores ? reinterpret_cast<char*>(space.scores)
+                                                             : take(kWeightBytes));
     space.out = reinterpret_cast<float*>(take(out_bytes()));
     space.rows = reinterpret_cast<Row*>(take(0));
     return space;
@@ -365,41 +365,25 @@ class Attention {
   const Buffer keys_;
   const Buffer values_;
   const Buffer marks_;  // (B, G, S + 1) int32: bad keys and values before s, where there are any
-  const Buffer found_;  // of every packing task
-  const Buffer heads_;  // of every key head
+  const Buffer bad_;    // (B, G) int32: whether there are any
 };
-
-// The largest magnitude of a gain; 1 where there is none.
-float largest_gain(const Tensor& gain) {
-  if (gain.data == nullptr) return 1;
-  float most = 0;
-  for (int64_t d = 0; d < gain.shape[0]; ++d) {
-    most = fmaxf(most, fabsf(static_cast<const float*>(gain.data)[d]));
-  }
-  return most;
-}
 
 // How many bfloat16 hold a prepared row of bfloat16 numbers. Rounding it to one moves a logit by
 // up to 2^-8 of its bound; where that could be an eighth, two are taken.
 int planes_for(const CosineAttention& x) {
   constexpr float kLargestLogit = 32;
   if (!x.prepare_query.changes() && !x.prepare_key.changes()) return 1;
-  if (x.prepare_query.norm == Norm::kNone || x.prepare_key.norm == Norm::kNone) return 2;
-  float scale = 0;
   for (int64_t h = 0; h < x.query.shape[1]; ++h) {
-    scale = fmaxf(scale, fabsf(reinterpret_cast<const float*>(x.scale.data)[h * x.scale.stride[0]]));
+    const auto* scales = reinterpret_cast<const float*>(x.scale.data);
+    if (!(logit_bound(x, scales[h * x.scale.stride[0]]) <= kLargestLogit)) return 2;
   }
-  const bool unit = x.prepare_query.norm == Norm::kL2;
-  const float longest = unit ? 1 : static_cast<float>(x.query.shape[3]);
-  const float gains = largest_gain(x.prepare_query.gain) * largest_gain(x.prepare_key.gain);
-  return scale * longest * gains <= kLargestLogit ? 1 : 2;
+  return 1;
 }
 
 }  // namespace
 
 void cosine_attention(const CosineAttention& x) {
-  with_engine(x.query.dtype, planes_for(x),
-              [&]<typename Engine>() { Attention<Engine>(x).run(); });
+  with_engine(x.query.dtype, planes_for(x), [&]<typename Engine>() { Attention<Engine>(x).run(); });
 }
 
 }  // namespace pyseq::PYSEQ_ISA

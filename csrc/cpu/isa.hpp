@@ -42,18 +42,18 @@ Isa chosen_isa();
   }
 
 #ifdef PYSEQ_HAS_X86
-#define PYSEQ_CALL(op, arguments)      \
-  switch (chosen_isa()) {              \
-    case Isa::kPortable:               \
-      return portable::op(arguments);  \
-    case Isa::kAvx2:                   \
-      return avx2::op(arguments);      \
-    case Isa::kAvx512:                 \
-      return avx512::op(arguments);    \
-    case Isa::kAvx512Bf16:             \
+#define PYSEQ_CALL(op, arguments)        \
+  switch (chosen_isa()) {                \
+    case Isa::kPortable:                 \
+      return portable::op(arguments);    \
+    case Isa::kAvx2:                     \
+      return avx2::op(arguments);        \
+    case Isa::kAvx512:                   \
+      return avx512::op(arguments);      \
+    case Isa::kAvx512Bf16:               \
       return avx512_bf16::op(arguments); \
-    case Isa::kAmx:                    \
-      return amx::op(arguments);       \
+    case Isa::kAmx:                      \
+      return amx::op(arguments);         \
   }
 #else
 #define PYSEQ_CALL(op, arguments) return portable::op(arguments)

@@ -38,7 +38,7 @@ struct Columns {
   int64_t panels = (S + Engine::kColumns - 1) / Engine::kColumns;
   int64_t panel = depth * Engine::kColumns;
   int64_t plane = panels * panel;
-  int64_t head = Engine::kPlanes * plane;  // elements of a key head
+  int64_t head = Engine::kPlanes * plane;                          // elements of a key head
   int64_t tasks = (panels + kPanelsPerTask - 1) / kPanelsPerTask;  // of a key head
 
   // Of a thread that packs.

@@ -14,7 +14,9 @@ struct Preparation {
   Tensor cos;   // (positions, D / 2) float32, or absent; row p turns the row at position p
   Tensor sin;
 
-  bool changes() const { return norm != Norm::kNone || gain.data != nullptr || cos.data != nullptr; }
+  bool changes() const {
+    return norm != Norm::kNone || gain.data != nullptr || cos.data != nullptr;
+  }
 };
 
 }  // namespace pyseq

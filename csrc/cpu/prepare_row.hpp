@@ -13,10 +13,9 @@ PYSEQ_INLINE float sum_of_squares(const float* x, int64_t n) {
   return sum(total);
 }
 
-// A row of D features, padded with zeros to `padded`, a multiple of kLanes, at a position; returns
-// the sum of its squares then, which is NaN or infinite where a feature is.
-inline float prepare_row(float* x, int64_t D, int64_t padded, const Preparation& to_do,
-                         int64_t position) {
+// A row of D features, padded with zeros to `padded`, a multiple of kLanes, at a position.
+inline void prepare_row(float* x, int64_t D, int64_t padded, const Preparation& to_do,
+                        int64_t position) {
   if (to_do.norm == Norm::kLayer) {
     Floats total = {};
     for (int64_t i = 0; i < padded; i += kLanes) total += load(x + i);
@@ -53,7 +52,6 @@ inline float prepare_row(float* x, int64_t D, int64_t padded, const Preparation&
       x[half + i] = second * c + first * s;
     }
   }
-  return sum_of_squares(x, padded);
 }
 
 }  // namespace pyseq::PYSEQ_ISA

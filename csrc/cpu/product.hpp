@@ -5,9 +5,9 @@
 //   A is row-major; C is row-major float32;
 //   B is cut into panels of kColumns columns; a panel holds its rows of kColumns elements one after
 //   the other, those of bfloat16 in pairs of rows whose elements are interleaved.
-// bfloat16 engines can hold a float32 as the sum of kPlanes bfloat16, each a plane of its own: three
-// hold all 24 bits. Products of planes i and j are left out where i + j >= kPlanes, which is below
-// the last bit.
+// bfloat16 engines can hold a float32 as the sum of kPlanes bfloat16, each a plane of its own:
+// three hold all 24 bits. Products of planes i and j are left out where i + j >= kPlanes, which is
+// below the last bit.
 #pragma once
 
 #include "cpu/vector.hpp"
@@ -58,8 +58,8 @@ struct FloatEngine {
   }
 
   // kColumns rows x (each `pitch` apart, K long) as the columns of a panel.
-  static void pack_columns(const float* x, int64_t pitch, int64_t K, float* panel, int64_t /*plane*/,
-                           uint16_t* /*scratch*/) {
+  static void pack_columns(const float* x, int64_t pitch, int64_t K, float* panel,
+                           int64_t /*plane*/, uint16_t* /*scratch*/) {
     for (int64_t k = 0; k < K; ++k) {
       for (int64_t j = 0; j < kColumns; ++j) panel[k * kColumns + j] = x[j * pitch + k];
     }
@@ -264,8 +264,7 @@ struct DotEngine : BfloatPacking<1> {
 #define PYSEQ_TILE_STORE(tile, to, pitch) \
   asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(to), "r"(pitch) : "memory")
 #define PYSEQ_TILE_ZERO(tile) asm volatile("tilezero %%tmm" #tile : :)
-#define PYSEQ_TILE_PRODUCT(c, a, b) \
-  asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
+#define PYSEQ_TILE_PRODUCT(c, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
 
 // bfloat16 with the tiles of AMX, 16 rows of 64 bytes each. Flushes what is below 2^-126 to zero.
 template <int kPlaneCount>

@@ -8,9 +8,7 @@ namespace pyseq {
 enum class DType { kFloat32, kBFloat16, kFloat16, kUint16, kInt16, kInt32, kInt64 };
 
 constexpr int64_t size_of(DType dtype) {
-  return dtype == DType::kInt64                                   ? 8
-         : dtype == DType::kFloat32 || dtype == DType::kInt32     ? 4
-                                                                  : 2;
+  return dtype == DType::kInt64 ? 8 : dtype == DType::kFloat32 || dtype == DType::kInt32 ? 4 : 2;
 }
 
 // At most four axes; those that are absent have size 1. Strides count elements. Owns nothing.

@@ -8,8 +8,8 @@ namespace pyseq {
 
 // query and out (B, H, T, D), key and value (B, G, S, D), of one dtype; index (B, H, T) int64. The
 // last query stands at the last key. Scores are products in float32; the lowest of equal ones wins,
-// NaN never does. A query that sees no key gives zeros and -1; one all of whose scores are NaN gives
-// NaN and -1. S is below 2^31.
+// NaN never does. A query that sees no key gives zeros and -1; one all of whose scores are NaN
+// gives NaN and -1. S is below 2^31.
 struct HardAttention {
   Tensor query;
   Tensor key;

@@ -6,7 +6,7 @@ namespace pyseq::PYSEQ_ISA {
 
 namespace {
 
-constexpr int64_t kKeys = 256;         // in a block of scores
+constexpr int64_t kKeys = 256;  // in a block of scores
 
 // How many of the first keys query t sees.
 int64_t seen_keys(const HardAttention& x, int64_t t) {
@@ -118,7 +118,8 @@ bool choose(const HardAttention& x) {
   const int64_t query_plane = kQueries * keys.depth;
   const int64_t queries = padded_bytes(Engine::kPlanes * query_plane * int64_t{sizeof(Element)});
   const int64_t scores = padded_bytes(kQueries * kKeys * int64_t{sizeof(float)});
-  const int64_t scratch = loaded + queries + scores + padded_bytes(kQueries * int64_t{sizeof(Best)});
+  const int64_t scratch =
+      loaded + queries + scores + padded_bytes(kQueries * int64_t{sizeof(Best)});
   const Buffer working(threads * scratch);
   const Buffer packed(B * G * keys.head * int64_t{sizeof(Element)});
 
@@ -130,10 +131,11 @@ bool choose(const HardAttention& x) {
   for_tasks(B * G * keys.tasks, threads, [&](int64_t task, int worker) {
     const int64_t head = task / keys.tasks;
     Element* to = packed.as<Element>() + head * keys.head;
-    keys.pack(task % keys.tasks, to, working.as<float>(worker * scratch), [&](int64_t s, float* row) {
-      load_row(x.key.at(head / G, head % G, s), x.key.dtype, x.key.stride[3], D, row);
-      note(row);
-    });
+    keys.pack(task % keys.tasks, to, working.as<float>(worker * scratch),
+              [&](int64_t s, float* row) {
+                load_row(x.key.at(head / G, head % G, s), x.key.dtype, x.key.stride[3], D, row);
+                note(row);
+              });
   });
 
   const int64_t tiles = (T + kQueries - 1) / kQueries;

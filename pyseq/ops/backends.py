@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -21,12 +22,12 @@ NOT_BUILT = "running from a checkout that was not built: pip install -e ."
 SERVED_BY: dict[str, tuple[str, ...]] = {
     "adaptive_attention": ("triton",),
     "cosine_attention": ("native", "triton"),
-    "cosine_decode": ("triton",),
+    "cosine_decode": ("native", "triton"),
     "exponential_smoothing": ("triton",),
     "gather_windows": ("native", "triton"),
     "hard_attention": ("native", "triton"),
-    "patch_embed": ("triton",),
-    "prepare_keys": ("triton",),
+    "patch_embed": ("native", "triton"),
+    "prepare_keys": ("native", "triton"),
     "scale_cross_entropy": ("triton",),
 }
 
@@ -78,8 +79,16 @@ def refuse_native() -> str | None:
     return reason
 
 
+@overload
+def as_float32(x: Tensor) -> Tensor: ...
+
+
+@overload
+def as_float32(x: None) -> None: ...
+
+
 def as_float32(x: Tensor | None) -> Tensor | None:
-    """A parameter as the CPU's kernels read it: without gradient, one vector after the other."""
+    """A parameter as the CPU's kernels read it: without gradient, in consecutive float32."""
     return None if x is None else x.detach().to(torch.float32).contiguous()
 
 

@@ -136,7 +136,8 @@ def test_repeated_key_heads_equal_plain_heads(name, backend):
     found, expected = (
         torch.autograd.grad(out.square().sum(), list(x.values())) for out, *_ in (shared, plain)
     )
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    # Gradients of up to 20, of which float32 leaves up to 1.4e-5 to the order of the sums.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
 
 
 @of("adaptive_attention", "cosine_attention", "cosine_decode")

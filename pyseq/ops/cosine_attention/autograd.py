@@ -29,13 +29,13 @@ def _forward(*arguments):
     inputs = Inputs(*arguments[:TENSORS])
     norm, eps, causal, window, prefix, scale_bound, backend = arguments[TENSORS:]
     options = Options(norm, eps, causal, window, prefix)
+    bound = limits.logit_bound(scale_bound, norm, inputs.query.shape[3])
     chosen = backends.choose(OP, backend, _refusals(inputs))
     if chosen == "native":
-        return native.forward(inputs, options)
+        return native.forward(inputs, options, bound)
     if chosen == "triton":
         from pyseq.kernels.cosine_attention.forward import cosine_attention_forward
 
-        bound = limits.logit_bound(scale_bound, norm, inputs.query.shape[3])
         return cosine_attention_forward(*inputs, None, norm, eps, causal, window, prefix, bound)
     return parts.forward(inputs, options)
 

@@ -7,10 +7,11 @@ from pyseq.ops import backends
 from pyseq.ops.cosine_attention.reference import Inputs, Options
 
 
-def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
+def forward(inputs: Inputs, options: Options, logit_bound: float | None) -> tuple[Tensor, Tensor]:
     """The output (B, H, T, D), in the query's memory order, and the log-sum-exp (B, H, T)."""
     query, H = inputs.query.detach(), inputs.query.shape[1]
-    scale, *rest = map(backends.as_float32, inputs[3:])
+    scale = backends.as_float32(inputs.scale)
+    rest = [backends.as_float32(x) for x in inputs[4:]]
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:3], dtype=torch.float32)
     backends.core().cosine_attention(
@@ -26,6 +27,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
         options.causal,
         options.window or 0,
         options.prefix,
+        logit_bound or 0.0,
         torch.get_num_threads(),
     )
     return out, lse

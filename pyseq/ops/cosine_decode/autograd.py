@@ -5,6 +5,7 @@ import torch
 from pyseq.kernels.cosine_attention.limits import logit_bound
 from pyseq.kernels.cosine_decode import limits
 from pyseq.ops import backends, registration
+from pyseq.ops.cosine_decode import native
 from pyseq.ops.cosine_decode.gradients import gradients
 from pyseq.ops.cosine_decode.reference import Inputs, Options, attend
 
@@ -23,7 +24,10 @@ def _forward(*arguments):
     inputs = Inputs(*arguments[:TENSORS])
     norm, eps, window, prefix, scale_bound, backend = arguments[TENSORS:]
     options = Options(norm, eps, window, prefix)
-    if backends.choose(OP, backend, _refusals(inputs)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(inputs))
+    if chosen == "native":
+        return native.forward(inputs, options, scale_bound)
+    if chosen == "triton":
         return _forward_triton(inputs, options, scale_bound)[0]
     return torch.empty_like(inputs.query).copy_(attend(inputs, options))
 
@@ -67,7 +71,10 @@ def _backward_triton(grad, inputs: Inputs, options: Options, scale_bound: float 
 
 def _refusals(inputs: Inputs) -> dict[str, backends.Refusal]:
     heads = inputs[:3]  # query, key_cache, value_cache
-    return {"triton": backends.triton_refusal(inputs.query, lambda: limits.refuse(*heads))}
+    return {
+        "triton": backends.triton_refusal(inputs.query, lambda: limits.refuse(*heads)),
+        "native": backends.native_refusal(*heads),
+    }
 
 
 def _fake(query, *_arguments):

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from pyseq.kernels.patch_embed import limits
 from pyseq.ops import backends, registration
-from pyseq.ops.patch_embed import reference
+from pyseq.ops.patch_embed import native, reference
 
 OP = "patch_embed"
 
@@ -15,10 +15,13 @@ _inputs = (
 
 
 def _forward(samples, weight, bias, center, spread, stride, pad_end, backend):
-    if backends.choose(OP, backend, _refusals(samples, weight)) == "triton":
+    N = reference.count(samples.shape[1], weight.shape[1], stride, pad_end)
+    chosen = backends.choose(OP, backend, _refusals(samples, weight))
+    if chosen == "native":
+        return native.forward(samples, weight, bias, center, spread, N, stride)
+    if chosen == "triton":
         from pyseq.kernels.patch_embed.forward import patch_embed_forward
 
-        N = reference.count(samples.shape[1], weight.shape[1], stride, pad_end)
         return patch_embed_forward(samples, weight, bias, center, spread, N, stride, pad_end)
     return reference.embed(samples, weight, bias, center, spread, stride, pad_end)
 
@@ -33,7 +36,10 @@ def _backward(grad, samples, weight, _bias, center, spread, stride, pad_end, bac
 
 
 def _refusals(samples: Tensor, weight: Tensor) -> dict[str, backends.Refusal]:
-    return {"triton": backends.triton_refusal(weight, lambda: limits.refuse(samples))}
+    return {
+        "triton": backends.triton_refusal(weight, lambda: limits.refuse(samples)),
+        "native": backends.native_refusal(samples, weight),
+    }
 
 
 def _fake(samples, weight, _bias, _center, _spread, stride, pad_end, _backend):

@@ -4,7 +4,7 @@ import torch
 
 from pyseq.kernels.prepare_keys import limits
 from pyseq.ops import backends, registration
-from pyseq.ops.prepare_keys import reference
+from pyseq.ops.prepare_keys import native, reference
 
 OP = "prepare_keys"
 
@@ -16,7 +16,10 @@ _inputs = (
 
 def _forward(key, *arguments):
     *rest, backend = arguments
-    if backends.choose(OP, backend, _refusals(key)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(key))
+    if chosen == "native":
+        return native.prepare(key, *rest)
+    if chosen == "triton":
         from pyseq.kernels.prepare_keys.forward import prepare_keys_forward
 
         return prepare_keys_forward(key, *rest)
@@ -33,7 +36,10 @@ def _backward(grad, key, *arguments):
 
 
 def _refusals(key: torch.Tensor) -> dict[str, backends.Refusal]:
-    return {"triton": backends.triton_refusal(key, lambda: limits.refuse(key))}
+    return {
+        "triton": backends.triton_refusal(key, lambda: limits.refuse(key)),
+        "native": backends.native_refusal(key),
+    }
 
 
 def _fake(key, *_arguments):

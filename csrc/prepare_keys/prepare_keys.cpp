@@ -1,0 +1,7 @@
+#include "prepare_keys/prepare_keys.hpp"
+
+namespace pyseq {
+
+void prepare_keys(const PrepareKeys& arguments) { PYSEQ_CALL(prepare_keys, arguments) }
+
+}  // namespace pyseq
