@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 BUILT_FROM := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 PYTHON_FILES := $(wildcard pyseq kernels benchmarks tests examples *.py)
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench sanitize clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pyseq demo
@@ -28,6 +28,22 @@ format: $(VENV)/.installed-for-development
 
 bench: $(VENV)/.installed-for-development
 	PYSEQ_REQUIRE_CORE=1 $(BIN)/python -m pytest benchmarks
+
+# The native tests with the C++ built for AddressSanitizer and UndefinedBehaviorSanitizer, in a copy
+# of the package. Python never frees some of its memory, which is no leak of ours; and libstdc++ is
+# loaded first, because AddressSanitizer must find what throws exceptions when it starts.
+SANITIZED := build/sanitize
+sanitize: $(VENV)/.installed-for-development
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	cp -rL pyseq tests pyproject.toml $(SANITIZED) && rm -f $(SANITIZED)/pyseq/_core*.so
+	$(BIN)/cmake -G Ninja -S csrc -B $(SANITIZED)/objects -DCMAKE_BUILD_TYPE=Release \
+		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DPYSEQ_SANITIZE=address,undefined \
+		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/$(SANITIZED)/pyseq
+	$(BIN)/cmake --build $(SANITIZED)/objects
+	cd $(SANITIZED) && LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=. \
+		$(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/ops -k "native or instruction_sets"
 
 clean:
 	rm -rf $(VENV) build *.egg-info pyseq/_core*.so pyseq/_core_build_error.txt demo

@@ -29,11 +29,14 @@ from pyseq.ops import hard_attention
 OP = "hard_attention"
 SIZES = {
     "cuda": [Shape(4, 32, 8, 8192, D, causal) for D in (128, 64) for causal in (False, True)],
-    "cpu": [Shape(1, 16, 4, 4096, 64, causal) for causal in (False, True)],
+    "cpu": [
+        *(Shape(1, 16, 4, 4096, 64, causal) for causal in (False, True)),
+        Shape(1, 16, 4, 16384, 64, False),  # for its memory
+    ],
 }
 QUICK = [Shape(1, 2, 1, 40, 16, True)]
 DTYPES = {"cuda": [torch.bfloat16], "cpu": [torch.float32, torch.bfloat16]}
-LARGEST_LOGITS = 24e9  # bytes of the eager peer's
+LARGEST_LOGITS = {"cuda": 24e9, "cpu": 2e9}  # bytes of the eager peer's
 ROWS = 1024  # queries whose float64 logits exist at once
 
 
@@ -54,11 +57,11 @@ def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
 def _case(shape: Shape, dtype: torch.dtype, device: str, quick: bool) -> Case:
     contestants = [
         Contestant(backend, partial(_ours, backend))
-        for backend in attention.backends_on(OP, device, quick)
+        for backend in attention.backends_on(OP, device, quick, shape.T)
     ]
     for name, build in attention.sdpa_peers(device, _as_they_are, shape.D**-0.5).items():
         contestants.append(Contestant(name, partial(_soft, build), peer=True, optional=True))
-    if shape.B * shape.H * shape.T**2 * dtype.itemsize <= LARGEST_LOGITS:
+    if shape.B * shape.H * shape.T**2 * dtype.itemsize <= LARGEST_LOGITS[device]:
         contestants.append(Contestant("eager", _eager, peer=True, optional=True))
     tflop = shape.tflop / 2  # no product with the values
     return Case(
@@ -71,7 +74,7 @@ def _case(shape: Shape, dtype: torch.dtype, device: str, quick: bool) -> Case:
         check=check,
         unit="TFLOP/s",
         work=tflop,
-        ceilings=ceilings.gemm(device, quick, dtype),
+        ceilings=ceilings.arithmetic(device, quick, dtype),
         ceiling_work=tflop,
         result_bytes=shape.output_bytes(dtype),
         device=device,

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Call, Ceiling
+from pyseq.ops import backends
 
 COPIED_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}  # many times the last cache
 GEMM_SIZE = {"cuda": 8192, "cpu": 2048}
+PEAK_TASKS = 64  # of a tenth of a millisecond each
 QUICK_BYTES, QUICK_GEMM = 1 << 16, 64
 
 
@@ -26,6 +28,26 @@ def gemm(device: str, quick: bool, dtype: torch.dtype) -> list[Ceiling]:
     n = QUICK_GEMM if quick else GEMM_SIZE[device]
     name = f"{str(dtype).removeprefix('torch.')} GEMM"
     return [Ceiling(name, "TFLOP/s", 2 * n**3 / 1e12, partial(_gemm, device, dtype, n))]
+
+
+def arithmetic(device: str, quick: bool, dtype: torch.dtype) -> list[Ceiling]:
+    """A matrix product, and on the CPU also the peak of the instructions that our kernels use.
+
+    Those are multiply-adds between registers: of float32, or of bfloat16 where the CPU multiplies
+    that, by AMX tiles or dot products. Kernels that make float32 of six products of bfloat16, as
+    ours do with AMX, can pass the float32 peak.
+    """
+    found = gemm(device, quick, dtype)
+    if device == "cpu" and backends.refuse_native() is None:
+        name = str(dtype).removeprefix("torch.")
+        tasks = 1 if quick else PEAK_TASKS
+        amount = tasks * backends.core().peak(name, 1, 1) / 1e12
+        found.append(Ceiling(f"{name} peak", "TFLOP/s", amount, partial(_peak, name, tasks)))
+    return found
+
+
+def _peak(dtype: str, tasks: int, _: Any) -> Call:
+    return lambda: backends.core().peak(dtype, tasks, torch.get_num_threads())
 
 
 def _copy(device: str, size: int, _: Any) -> Call:

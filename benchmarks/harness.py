@@ -21,6 +21,8 @@ import torch
 from benchmarks.memory import cache_bytes, peak_extra_bytes
 from pyseq.errors import BackendUnavailable
 
+MOST_RESULTS = 1024
+
 Call = Callable[[], Any]
 Stopwatch = Callable[[Callable[[], None]], float]
 
@@ -256,8 +258,13 @@ def measure(
 
 
 def results_past_cache(result_bytes: int, device: str = "cpu") -> int:
-    """How many results of this size are four times the last cache; the length of a rotation."""
-    return math.ceil(4 * cache_bytes(device) / result_bytes) if result_bytes else 0
+    """How many results of this size are four times the last cache; the length of a rotation.
+
+    At most `MOST_RESULTS`: a server's cache of half a gigabyte would take millions of small ones.
+    """
+    if not result_bytes:
+        return 0
+    return min(MOST_RESULTS, math.ceil(4 * cache_bytes(device) / result_bytes))
 
 
 def rotate(items: Sequence[Any]) -> Callable[[], Any]:

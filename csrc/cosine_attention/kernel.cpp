@@ -1,13 +1,12 @@
 // cosine_attention for one instruction set.
 #include "cosine_attention/cosine_attention.hpp"
-#include "cpu/packed_rows.hpp"
 #include "cpu/prepare_row.hpp"
+#include "cpu/score_blocks.hpp"
 
 namespace pyseq::PYSEQ_ISA {
 
 namespace {
 
-constexpr int64_t kKeys = 256;  // in a block of scores
 constexpr float kLog2E = 1.44269504F;
 constexpr float kLn2 = 0.69314718F;
 constexpr float kVanished = -300;  // 2^kVanished is 0, and no infinity that NaN could come from
@@ -220,7 +219,7 @@ class Attention {
       space.rows[i].bad = hide_if_bad(row, columns_.depth) != 0 || !all_finite(&scale, 1);
       space.rows[i].top = -kInfinity;
       store(space.rows[i].sums, Floats{});
-      Engine::put_row(row, D, space.queries + i * columns_.depth, query_plane());
+      put_row<Engine>(row, columns_.depth, space.queries + i * columns_.depth, query_plane());
     }
     memset(space.out, 0, static_cast<size_t>(kQueries * rows_.width) * sizeof(float));
 
@@ -253,38 +252,42 @@ class Attention {
              const Space& space) const {
     const Seen lowest = seen_by(x_, first);
     const Seen highest_seen = seen_by(x_, first + count - 1);
-    const int64_t end = highest_seen.end > lowest.prefix ? highest_seen.end : lowest.prefix;
-    const Element* keys = keys_.template as<Element>() + head * columns_.head;
     const Element* values = values_.template as<Element>() + head * rows_.head;
-    const int64_t padded = round_up(count, Engine::kRowUnit);
-    int64_t width;
-    for (int64_t s = 0; s < end; s += width) {
-      if (s >= lowest.prefix && s < lowest.begin) {
-        s = lowest.begin / Engine::kColumns * Engine::kColumns;
-      }
-      const int64_t left = round_up(end - s, Engine::kColumns);
-      width = left < kKeys ? left : kKeys;
-      Engine::template multiply<false>({space.queries, columns_.depth, query_plane()},
-                                       columns_.from(keys, s), space.scores, kKeys, padded, width,
-                                       columns_.depth);
-      for (int64_t i = 0; i < count; ++i) {
-        const Seen seen = seen_by(x_, first + i);
-        if (seen.all_of(s, s + width)) {
-          weigh_row<kBounded, false>(i, s, width, seen, factor, top, space);
-        } else {
-          weigh_row<kBounded, true>(i, s, width, seen, factor, top, space);
-        }
-      }
-      Engine::template multiply<true>({space.weights, kKeys, kQueries * kKeys},
-                                      rows_.from(values, s), space.out, rows_.width, padded,
-                                      rows_.width, width);
-    }
+    const ScoreBlocks<Engine> blocks{
+        .queries = {space.queries, columns_.depth, query_plane()},
+        .rows = round_up(count, Engine::kRowUnit),
+        .count = count,
+        .columns = columns_,
+        .keys = keys_.template as<Element>() + head * columns_.head,
+        .range = {lowest.prefix, lowest.begin, highest_seen.end},
+        .memory = space.scores,
+    };
+    // The engine's own kind of weights, or, where that is float32, in place of the scores.
+    const auto weights = [&](float* scores) {
+      return kSharesScores ? reinterpret_cast<Element*>(scores) : space.weights;
+    };
+    blocks.for_each(
+        [&](int64_t i, int64_t s, int64_t width, float* scores) {
+          Element* to = kSharesScores ? reinterpret_cast<Element*>(scores)
+                                      : space.weights + i * kBlockPitch<Element>;
+          const Seen seen = seen_by(x_, first + i);
+          if (seen.all_of(s, s + width)) {
+            weigh_row<kBounded, false>(i, s, width, seen, factor, top, scores, to, space);
+          } else {
+            weigh_row<kBounded, true>(i, s, width, seen, factor, top, scores, to, space);
+          }
+        },
+        [&](int64_t s, int64_t width, float* scores) {
+          Engine::template multiply<true>({weights(scores), kBlockPitch<Element>, kWeightPlane},
+                                          rows_.from(values, s), space.out, rows_.width,
+                                          blocks.rows, rows_.width, width);
+        });
   }
 
   template <bool kBounded, bool kMasked>
   PYSEQ_INLINE void weigh_row(int64_t i, int64_t first, int64_t width, const Seen& seen,
-                              float factor, float top, const Space& space) const {
-    const float* scores = space.scores + i * kKeys;
+                              float factor, float top, const float* scores, Element* weights,
+                              const Space& space) const {
     Row& row = space.rows[i];
     if constexpr (!kBounded) {
       top = highest<kMasked>(scores, first, width, seen, factor);
@@ -297,15 +300,16 @@ class Attention {
       }
       top = row.top == -kInfinity ? 0 : row.top;
     }
-    weigh<Engine, kBounded, kMasked>(scores, first, width, seen, factor, top, row.sums,
-                                     space.weights + i * kKeys, kQueries * kKeys);
+    weigh<Engine, kBounded, kMasked>(scores, first, width, seen, factor, top, row.sums, weights,
+                                     kWeightPlane);
   }
 
   void finish(int64_t b, int64_t h, int64_t t, const Row& row, float top, bool sees, bool bad,
               float* out) const {
     const float total = sum(load(row.sums));
     float lse = top * kLn2 + logf(total);
-    for (int64_t d = 0; d < D; ++d) out[d] /= total;
+    const Floats share = broadcast(1 / total);
+    for (int64_t d = 0; d < rows_.width; d += kLanes) store(out + d, load(out + d) * share);
     if (!sees || bad) {
       const float all = sees ? __builtin_nanf("") : 0.0F;
       for (int64_t d = 0; d < D; ++d) out[d] = all;
@@ -324,9 +328,10 @@ class Attention {
     const int64_t values = rows_.scratch_bytes();
     return padded_bytes(keys > values ? keys : values);
   }
-  static constexpr int64_t kScoreBytes = kQueries * kKeys * int64_t{sizeof(float)};
+  static constexpr int64_t kScoreBytes = ScoreBlocks<Engine>::bytes(kQueries);
+  static constexpr int64_t kWeightPlane = kQueries * kBlockPitch<Element>;
   static constexpr int64_t kWeightBytes =
-      kSharesScores ? 0 : Engine::kPlanes * kQueries * kKeys * int64_t{sizeof(Element)};
+      kSharesScores ? 0 : Engine::kPlanes * kWeightPlane * int64_t{sizeof(Element)};
   int64_t out_bytes() const { return kQueries * rows_.width * int64_t{sizeof(float)}; }
   int64_t scratch() const {
     return loaded_bytes() + query_bytes() + kScoreBytes + kWeightBytes + out_bytes() +

@@ -52,11 +52,6 @@ struct FloatEngine {
     store(a + kLanes, second);
   }
 
-  // A row of A, of which the caller has zeroed what pads it.
-  static void put_row(const float* x, int64_t n, float* a, int64_t /*plane*/) {
-    memcpy(a, x, sizeof(float) * static_cast<size_t>(n));
-  }
-
   // kColumns rows x (each `pitch` apart, K long) as the columns of a panel.
   static void pack_columns(const float* x, int64_t pitch, int64_t K, float* panel,
                            int64_t /*plane*/, uint16_t* /*scratch*/) {
@@ -144,25 +139,17 @@ struct BfloatPacking {
     }
   }
 
-  static void put_row(const float* x, int64_t n, uint16_t* a, int64_t plane) {
-    for (int64_t i = 0; i < n; ++i) {
-      if constexpr (kPlanes == 1) {
-        a[i] = round_to_bfloat(x[i]);
-      } else {
-        float rest = x[i];
-        for (int p = 0; p < kPlanes; ++p) {
-          const uint32_t upper = bits_of(rest) & 0xffff0000U;
-          a[p * plane + i] = static_cast<uint16_t>(upper >> 16);
-          rest -= float_of(upper);
-        }
-      }
-    }
+  static PYSEQ_INLINE void put(const float* x, uint16_t* a, int64_t plane) {
+    put(a, plane, load(x), load(x + kLanes));
   }
 
+  // K is a multiple of kColumns.
   static void pack_columns(const float* x, int64_t pitch, int64_t K, uint16_t* panel, int64_t plane,
                            uint16_t* scratch) {
     const int64_t split = kColumns * K;
-    for (int64_t j = 0; j < kColumns; ++j) put_row(x + j * pitch, K, scratch + j * K, split);
+    for (int64_t j = 0; j < kColumns; ++j) {
+      for (int64_t k = 0; k < K; k += kColumns) put(x + j * pitch + k, scratch + j * K + k, split);
+    }
     for (int p = 0; p < kPlanes; ++p) {
       const auto* pairs = reinterpret_cast<const PairInMemory*>(scratch + p * split);
       auto* to = reinterpret_cast<PairInMemory*>(panel + p * plane);
@@ -175,8 +162,10 @@ struct BfloatPacking {
   static void pack_two_rows(const float* x, int64_t pitch, int64_t n, uint16_t* b, int64_t panel,
                             int64_t plane, uint16_t* scratch) {
     const int64_t split = 2 * n;
-    put_row(x, n, scratch, split);
-    put_row(x + pitch, n, scratch + n, split);
+    for (int64_t j = 0; j < n; j += kColumns) {
+      put(x + j, scratch + j, split);
+      put(x + pitch + j, scratch + n + j, split);
+    }
     for (int p = 0; p < kPlanes; ++p) {
       const uint16_t* first = scratch + p * split;
       for (int64_t j = 0; j < n; j += kColumns) {
@@ -375,6 +364,14 @@ struct TileEngine : BfloatPacking<kPlaneCount> {
 #undef PYSEQ_TILE_PRODUCT
 
 #endif
+
+// A row of A from n features, a multiple of kColumns.
+template <typename Engine>
+PYSEQ_INLINE void put_row(const float* x, int64_t n, typename Engine::Element* a, int64_t plane) {
+  for (int64_t i = 0; i < n; i += Engine::kColumns) {
+    Engine::put(a + i, plane, load(x + i), load(x + i + kLanes));
+  }
+}
 
 // Calls run.template operator()<Engine>() with the fastest engine whose products of `dtype` are as
 // exact as float32 sums of them; `planes` asks for more than one bfloat16 where dtype is bfloat16

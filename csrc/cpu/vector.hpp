@@ -27,6 +27,7 @@ inline constexpr int kLanes = 4;
 
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
 typedef float FloatsInMemory __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 typedef int32_t IntsInMemory __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
@@ -83,6 +84,34 @@ PYSEQ_INLINE float largest(Floats x) {
 #endif
 }
 
+// Whether a is above b in any lane.
+PYSEQ_INLINE bool any_above(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ)) != 0;
+#else
+  const Ints above = a > b;
+  int32_t some = 0;
+  for (int i = 0; i < kLanes; ++i) some |= above[i];
+  return some != 0;
+#endif
+}
+
+// The first lane in which a equals b; kLanes where there is none.
+PYSEQ_INLINE int first_equal(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return __builtin_ctz(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ) | (1 << kLanes));
+#elif defined(__AVX2__)
+  const __m256 equal = _mm256_cmp_ps((__m256)a, (__m256)b, _CMP_EQ_OQ);
+  return __builtin_ctz(_mm256_movemask_ps(equal) | (1 << kLanes));
+#else
+  int lane = 0;
+  while (lane < kLanes && a[lane] != b[lane]) ++lane;
+  return lane;
+#endif
+}
+
 // 2^x for x up to 127; 0 below -126. kTerms 4: relative error 8e-5, 7: 1e-7. NaN stays NaN.
 // Polynomials: minimax of the relative error on [-1/2, 1/2], found by linear programming.
 template <int kTerms>
@@ -135,9 +164,20 @@ PYSEQ_INLINE uint16_t round_to_bfloat(float x) {
 }
 
 inline bool all_finite(const float* x, int64_t n) {
-  bool finite = true;
-  for (int64_t i = 0; i < n; ++i) finite &= (bits_of(x[i]) & 0x7f800000U) != 0x7f800000U;
-  return finite;
+  constexpr int32_t kExponent = 0x7f800000;
+  Ints bad = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) bad |= ((Ints)load(x + i) & kExponent) == kExponent;
+  int32_t some = 0;
+  for (; i < n; ++i) some |= (bits_of(x[i]) & 0x7f800000U) == 0x7f800000U;
+  for (int lane = 0; lane < kLanes; ++lane) some |= bad[lane];
+  return some == 0;
+}
+
+PYSEQ_INLINE Halves round_to_bfloat(Floats x) {
+  const Ints bits = (Ints)x;
+  const Ints rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return __builtin_convertvector(x != x ? broadcast(0x7fc0) : rounded, Halves);
 }
 
 // One row of n elements, `stride` elements apart, to consecutive float32.
@@ -174,7 +214,12 @@ inline void store_row(const float* from, DType dtype, int64_t stride, int64_t n,
   } else if (dtype == DType::kBFloat16) {
     auto* x = static_cast<uint16_t*>(to);
     if (stride == 1) {
-      for (int64_t i = 0; i < n; ++i) x[i] = round_to_bfloat(from[i]);
+      int64_t i = 0;
+      for (; i + kLanes <= n; i += kLanes) {
+        const Halves rounded = round_to_bfloat(load(from + i));
+        memcpy(x + i, &rounded, sizeof rounded);
+      }
+      for (; i < n; ++i) x[i] = round_to_bfloat(from[i]);
     } else {
       for (int64_t i = 0; i < n; ++i) x[i * stride] = round_to_bfloat(from[i]);
     }

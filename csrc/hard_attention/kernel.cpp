@@ -1,12 +1,10 @@
 // hard_attention for one instruction set.
-#include "cpu/packed_rows.hpp"
+#include "cpu/score_blocks.hpp"
 #include "hard_attention/hard_attention.hpp"
 
 namespace pyseq::PYSEQ_ISA {
 
 namespace {
-
-constexpr int64_t kKeys = 256;  // in a block of scores
 
 // How many of the first keys query t sees.
 int64_t seen_keys(const HardAttention& x, int64_t t) {
@@ -17,50 +15,37 @@ int64_t seen_keys(const HardAttention& x, int64_t t) {
   return seen < 0 ? 0 : seen;
 }
 
-// The best score in each lane, and where it was first seen, of one query.
+// The best score of one query so far, and the lowest key that has it; -1 while every score was NaN,
+// hidden or -inf.
 struct Best {
-  float score[kLanes];
-  int32_t key[kLanes];
+  float score = -kInfinity;
+  int64_t key = -1;
 
-  void clear() {
-    store(score, broadcast(-kInfinity));
-    store(key, broadcast(int32_t{-1}));
-  }
-
-  // Scores of keys first to first + width, of which those from `seen` on are hidden.
+  // Scores of keys first to first + width, of which those from `seen` on are hidden. Few blocks
+  // hold a better one, so only those are looked at twice.
   template <bool kMasked>
   PYSEQ_INLINE void update(const float* scores, int64_t first, int64_t width, int64_t seen) {
-    Floats best = load(score);
-    Ints where = load(key);
-    Ints here = lanes() + static_cast<int32_t>(first);
-    for (int64_t j = 0; j < width; j += kLanes, here += kLanes) {
-      Floats found = load(scores + j);
-      if constexpr (kMasked) {
-        found = here < static_cast<int32_t>(seen) ? found : broadcast(-kInfinity);
+    const auto found = [&](int64_t j) {
+      const Floats x = load(scores + j);
+      if constexpr (!kMasked) return x;
+      const Ints here = lanes() + static_cast<int32_t>(first + j);
+      return here < static_cast<int32_t>(seen) ? x : broadcast(-kInfinity);
+    };
+    Floats top[2] = {broadcast(-kInfinity), broadcast(-kInfinity)};
+    for (int64_t j = 0; j < width; j += 2 * kLanes) {
+      top[0] = maximum(found(j), top[0]);  // in this order NaN is left out
+      top[1] = maximum(found(j + kLanes), top[1]);
+    }
+    top[0] = maximum(top[0], top[1]);
+    if (!any_above(top[0], broadcast(score))) return;
+    score = largest(top[0]);
+    for (int64_t j = 0; j < width; j += kLanes) {  // what is hidden comes after what is seen
+      const int lane = first_equal(load(scores + j), broadcast(score));
+      if (lane < kLanes) {
+        key = first + j + lane;
+        return;
       }
-#if defined(__AVX512F__)
-      const __mmask16 better = _mm512_cmp_ps_mask((__m512)found, (__m512)best, _CMP_GT_OQ);
-      best = (Floats)_mm512_mask_mov_ps((__m512)best, better, (__m512)found);
-      where = (Ints)_mm512_mask_mov_epi32((__m512i)where, better, (__m512i)here);
-#else
-      const Ints better = found > best;
-      best = better ? found : best;
-      where = better ? here : where;
-#endif
     }
-    store(score, best);
-    store(key, where);
-  }
-
-  // The lowest key of those with the best score; -1 where every score was NaN, hidden or -inf.
-  int64_t choice() const {
-    const float best = largest(load(score));
-    int64_t chosen = -1;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      if (key[lane] < 0 || score[lane] != best) continue;
-      if (chosen < 0 || key[lane] < chosen) chosen = key[lane];
-    }
-    return chosen;
   }
 };
 
@@ -117,7 +102,7 @@ bool choose(const HardAttention& x) {
   const int64_t loaded = padded_bytes(keys.scratch_bytes());
   const int64_t query_plane = kQueries * keys.depth;
   const int64_t queries = padded_bytes(Engine::kPlanes * query_plane * int64_t{sizeof(Element)});
-  const int64_t scores = padded_bytes(kQueries * kKeys * int64_t{sizeof(float)});
+  const int64_t scores = padded_bytes(ScoreBlocks<Engine>::bytes(kQueries));
   const int64_t scratch =
       loaded + queries + scores + padded_bytes(kQueries * int64_t{sizeof(Best)});
   const Buffer working(threads * scratch);
@@ -153,36 +138,40 @@ bool choose(const HardAttention& x) {
     const Element* head = packed.as<Element>() + (b * G + g) * keys.head;
 
     memset(query, 0, static_cast<size_t>(queries));
+    memset(loaded_row + D, 0, static_cast<size_t>(keys.depth - D) * sizeof(float));
     for (int64_t i = 0; i < count; ++i) {
       load_row(x.query.at(b, h, first + i), x.query.dtype, x.query.stride[3], D, loaded_row);
       note(loaded_row);
-      Engine::put_row(loaded_row, D, query + i * keys.depth, query_plane);
-      best[i].clear();
+      put_row<Engine>(loaded_row, keys.depth, query + i * keys.depth, query_plane);
+      best[i] = Best{};
     }
 
     Engine::begin();
-    const int64_t all = seen_keys(x, first + count - 1);
-    const int64_t rows = round_up(count, Engine::kRowUnit);
-    for (int64_t s = 0; s < all; s += kKeys) {
-      const int64_t left = round_up(all - s, Engine::kColumns);
-      const int64_t width = left < kKeys ? left : kKeys;
-      Engine::template multiply<false>({query, keys.depth, query_plane}, keys.from(head, s), found,
-                                       kKeys, rows, width, keys.depth);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t seen = seen_keys(x, first + i);
-        if (s + width <= seen) {
-          best[i].template update<false>(found + i * kKeys, s, width, seen);
-        } else {
-          best[i].template update<true>(found + i * kKeys, s, width, seen);
-        }
-      }
-    }
+    const ScoreBlocks<Engine> blocks{
+        .queries = {query, keys.depth, query_plane},
+        .rows = round_up(count, Engine::kRowUnit),
+        .count = count,
+        .columns = keys,
+        .keys = head,
+        .range = {0, 0, seen_keys(x, first + count - 1)},
+        .memory = found,
+    };
+    blocks.for_each(
+        [&](int64_t i, int64_t s, int64_t width, const float* row) {
+          const int64_t seen = seen_keys(x, first + i);
+          if (s + width <= seen) {
+            best[i].template update<false>(row, s, width, seen);
+          } else {
+            best[i].template update<true>(row, s, width, seen);
+          }
+        },
+        [](int64_t, int64_t, const float*) {});
     Engine::end();
 
     for (int64_t i = 0; i < count; ++i) {
       const int64_t t = first + i;
       const int64_t seen = seen_keys(x, t);
-      int64_t chosen = best[i].choice();
+      int64_t chosen = best[i].key;
       if (chosen < 0 && seen > 0) {
         load_row(x.query.at(b, h, t), x.query.dtype, x.query.stride[3], D, loaded_row);
         chosen = first_minus_infinity(x, b, g, loaded_row, loaded_row + keys.depth, seen);

@@ -1,0 +1,201 @@
+"""Every path of the CPU's kernels: the rule of each op under each instruction set that runs here.
+
+The other tests run the one that PyTorch's users get; here a grid around the kernels' blocks of 8 to
+32 keys and 6 to 64 queries runs under all, forced by PYSEQ_ISA.
+"""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyseq.ops import (
+    backends,
+    cosine_attention,
+    cosine_decode,
+    hard_attention,
+    patch_embed,
+    prepare_keys,
+)
+from tests.correctness import check_options, random
+from tests.ops import (
+    test_cosine_attention,
+    test_cosine_decode,
+    test_hard_attention,
+    test_patch_embed,
+    test_prepare_keys,
+)
+from tests.ops.attention_inputs import angles, attention_inputs, scales
+
+ISAS = backends.core().isas() if backends.refuse_native() is None else []
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request, monkeypatch):
+    monkeypatch.setenv("PYSEQ_ISA", request.param)
+    assert backends.core().isa() == request.param
+    return request.param
+
+
+def cosine_inputs(H=4, G=2, **sizes):
+    return attention_inputs(H=H, G=G, **sizes) | {"scale": scales(H)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("T", "S", "D", "options"),
+    [
+        (1, 1, 8, {}),
+        (70, 300, 20, {"causal": True}),
+        (97, 33, 64, {"causal": True, "window": 20, "prefix": 5}),
+        (13, 257, 80, {"window": 40}),
+        (65, 63, 256, {"norm": "rms"}),
+    ],
+)
+def test_cosine(T, S, D, options, dtype, isa):
+    tensors = cosine_inputs(T=T, S=S, D=D)
+    if options.get("norm") == "rms":
+        tensors["scale"] = tensors["scale"] / D
+    test_cosine_attention.check(tensors, dtype, "native", **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cosine_without_a_bound(dtype, isa):
+    """A rotation might also scale, so that the maximum runs; two planes hold what was rotated."""
+    tensors = cosine_inputs(T=50, S=270, D=32) | {"key_weight": random(32, seed=6).abs() + 0.5}
+    tensors["scale"] = 5 * tensors["scale"]
+    options = {"rope": angles(270, 32), "causal": True}
+    test_cosine_attention.check(tensors, dtype, "native", **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("T", "S", "D", "causal"), [(1, 1, 8, True), (70, 300, 20, True), (97, 33, 80, False)]
+)
+def test_hard(T, S, D, causal, dtype, isa):
+    tensors = attention_inputs(H=4, G=2, T=T, S=S, D=D)
+    test_hard_attention.check(tensors, dtype, "native", causal=causal)
+
+
+def test_hard_scores_that_are_infinite_or_nan(isa):
+    x = attention_inputs(H=1, T=6, S=40, D=8)
+    query, key, value = (y.float() for y in x.values())
+    key[0, 0, 30] = torch.inf
+    key[0, 0, 3, 0] = torch.nan
+    query[0, 0, 4] = torch.nan
+    query[0, 0, 5] = 0
+    results = [
+        hard_attention(query, key, value, return_index=True, backend=backend)
+        for backend in ("native", "reference")
+    ]
+    for ours, expected in zip(*results, strict=True):
+        assert torch.equal(ours.nan_to_num(), expected.nan_to_num())
+        assert torch.equal(ours.isnan(), expected.isnan())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("T", "S", "D", "options"),
+    [
+        (1, 300, 64, {}),
+        (4, 70, 20, {"window": 9, "prefix": 3}),
+        (16, 700, 96, {}),
+    ],
+)
+@pytest.mark.parametrize("bound", [None, 12.0])
+def test_decode(T, S, D, options, bound, dtype, isa):
+    tensors = test_cosine_decode.inputs(B=2, H=4, G=2, T=T, S=S, D=D)
+    options = options | {"lengths": torch.tensor([S, S // 2])}
+    op = partial(cosine_decode, scale_bound=bound)
+    test_cosine_decode.check(tensors, dtype, "native", op=op, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("norm", ["l2", "layer"])
+def test_prepare(norm, dtype, isa):
+    tensors = {"key": random(2, 2, 33, 20, seed=2), "key_weight": random(20, seed=6)}
+    check_options(
+        prepare_keys,
+        test_prepare_keys.oracle,
+        test_prepare_keys.specification,
+        tensors,
+        dtype,
+        "native",
+        norm=norm,
+        rope=angles(40, 20),
+        position=5,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("T", "C", "P", "options"),
+    [
+        (8, 5, 8, {}),
+        (101, 70, 16, {}),
+        (100, 33, 16, {"stride": 5, "pad_end": True}),
+        (300, 130, 40, {"center": 0.5, "spread": 2.0}),
+    ],
+)
+def test_patches(T, C, P, options, dtype, isa):
+    tensors = test_patch_embed.inputs(B=3, T=T, C=C, P=P)
+    test_patch_embed.check(tensors, dtype, "native", **options)
+
+
+@pytest.mark.parametrize("weight", DTYPES)
+def test_every_symbol_is_exact(weight, isa):
+    every = torch.arange(65536).to(torch.uint16)[None]
+    one = torch.ones(40, 1, dtype=weight)
+    out = patch_embed(every, one, center=32768.0, backend="native")
+    expected = (torch.arange(65536) - 32768).to(weight)
+    assert torch.equal(out, expected[None, :, None].expand_as(out))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_no_bit(threads, isa):
+    x = attention_inputs(H=4, G=2, T=130, S=150, D=32)
+    query, key, value = (y.float() for y in x.values())
+
+    def results():
+        yield cosine_attention(query, key, value, scale=9.0, causal=True, backend="native")
+        yield hard_attention(query, key, value, causal=True, backend="native")
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        expected = list(results())
+        torch.set_num_threads(threads)
+        assert all(map(torch.equal, results(), expected))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_unknown_instruction_set(monkeypatch):
+    monkeypatch.setenv("PYSEQ_ISA", "sse9")
+    x = torch.zeros(1, 1, 2, 4)
+    for backend in ("auto", "native"):
+        with pytest.raises(ValueError, match="PYSEQ_ISA is 'sse9'; this machine runs portable"):
+            cosine_attention(x, x, x, scale=1.0, backend=backend)
+
+
+def test_every_path_was_tested_where_it_can_be():
+    """A build that lost a path would otherwise pass."""
+    cpus = Path("/proc/cpuinfo")
+    flags = cpus.read_text().split() if cpus.exists() else []
+    assert ISAS[0] == "portable"
+    for name, flag in {"avx2": "avx2", "avx512": "avx512bw", "avx512_bf16": "avx512_bf16"}.items():
+        assert (name in ISAS) == (flag in flags)
+
+
+@pytest.mark.parametrize("name", ISAS)
+def test_chosen_from_the_start(name):
+    code = "from pyseq.ops import backends; print(backends.core().isa())"
+    environment = os.environ | {"PYSEQ_ISA": name}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == name
