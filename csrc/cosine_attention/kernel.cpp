@@ -99,7 +99,7 @@ PYSEQ_INLINE void weigh(const float* scores, int64_t first, int64_t width, const
       const int64_t at = j + half * kLanes;
       Floats power = load(scores + at) * factor - top;
       if constexpr (!kBounded) power = maximum(broadcast(kVanished), power);  // NaN stays
-      found[half] = exp2<kTerms>(power);
+      found[half] = exp2<kTerms, kBounded>(power);
       if constexpr (kMasked) found[half] = seen.hidden(first + at) ? Floats{} : found[half];
       total[half] += found[half];
     }

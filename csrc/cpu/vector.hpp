@@ -113,8 +113,9 @@ PYSEQ_INLINE int first_equal(Floats a, Floats b) {
 }
 
 // 2^x for x up to 127; 0 below -126. kTerms 4: relative error 8e-5, 7: 1e-7. NaN stays NaN.
+// kNormal promises that x is not below -126, and no NaN.
 // Polynomials: minimax of the relative error on [-1/2, 1/2], found by linear programming.
-template <int kTerms>
+template <int kTerms, bool kNormal = false>
 PYSEQ_INLINE Floats exp2(Floats x) {
   static_assert(kTerms == 4 || kTerms == 7);
 #if defined(__AVX512F__)
@@ -145,6 +146,7 @@ PYSEQ_INLINE Floats exp2(Floats x) {
   return (Floats)_mm512_scalef_ps((__m512)y, whole);
 #else
   const Floats scaled = (Floats)((Ints)y + ((Ints)shifted << 23));
+  if constexpr (kNormal) return scaled;
   const Floats found = x < -126.0F ? Floats{} : scaled;
   return x != x ? x : found;
 #endif

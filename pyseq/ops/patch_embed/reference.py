@@ -29,8 +29,9 @@ def embed(
     """The embeddings (B, N, C); center and spread are () or (B,)."""
     dtype = working_dtype(samples, weight)
     x = patches(samples, center, spread, weight.shape[1], stride, pad_end, dtype)
-    out = linear(x, weight.to(dtype), None if bias is None else bias.to(dtype))
-    return out.to(weight.dtype)
+    # Flat, because for three dimensions PyTorch chooses the product by which tensor wants a gradient.
+    out = linear(x.flatten(0, 1), weight.to(dtype), None if bias is None else bias.to(dtype))
+    return out.unflatten(0, x.shape[:2]).to(weight.dtype)
 
 
 def patches(
@@ -69,7 +70,7 @@ def gradients(
     grad = grad.to(dtype)
     found: list[Tensor | None] = [None] * 3
     if needs[0]:
-        d_patches = grad @ weight.to(dtype)
+        d_patches = (grad.flatten(0, 1) @ weight.to(dtype)).unflatten(0, grad.shape[:2])
         d_samples = _overlap_add(d_patches, samples.shape[1], stride, pad_end)
         found[0] = d_samples / _per_row(spread, dtype)
     if needs[1]:
