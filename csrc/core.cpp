@@ -16,6 +16,7 @@
 #include "cosine_attention/cosine_attention.hpp"
 #include "cosine_decode/cosine_decode.hpp"
 #include "cpu/isa.hpp"
+#include "cpu/parallel.hpp"
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
 #include "hard_attention/hard_attention.hpp"
@@ -112,6 +113,18 @@ pyseq::Tensor tensor(const Array& array) {
   return found;
 }
 
+// An output, which the caller has just allocated.
+pyseq::Tensor output(const Array& array) {
+  const pyseq::Tensor found = tensor(array);
+  int64_t last = 0;
+  for (size_t axis = 0; axis < array.ndim(); ++axis) {
+    if (found.shape[axis] == 0) return found;
+    last += (found.shape[axis] - 1) * found.stride[axis];
+  }
+  pyseq::wish_huge_pages(found.data, (last + 1) * pyseq::size_of(found.dtype));
+  return found;
+}
+
 pyseq::Tensor tensor(const std::optional<Array>& array) {
   return array.has_value() ? tensor(*array) : pyseq::Tensor{};
 }
@@ -122,7 +135,7 @@ void hard_attention(const Array& query, const Array& key, const Array& value, co
       .query = tensor(query),
       .key = tensor(key),
       .value = tensor(value),
-      .out = tensor(out),
+      .out = output(out),
       .index = tensor(index),
       .causal = causal,
       .threads = threads,
@@ -153,7 +166,7 @@ void cosine_attention(const Array& query, const Array& key, const Array& value, 
       .key = tensor(key),
       .value = tensor(value),
       .scale = tensor(scale),
-      .out = tensor(out),
+      .out = output(out),
       .lse = tensor(lse),
       .prepare_query = common,
       .prepare_key = common,
@@ -180,7 +193,7 @@ void cosine_decode(const Array& query, const Array& key, const Array& value, con
       .value = tensor(value),
       .scale = tensor(scale),
       .lengths = tensor(lengths),
-      .out = tensor(out),
+      .out = output(out),
       .prepare_query = {.norm = norm_named(norm),
                         .eps = eps,
                         .gain = tensor(query_weight),
@@ -202,7 +215,7 @@ void prepare_keys(const Array& key, const OptionalArray& key_weight, const Optio
                   int threads) {
   const pyseq::PrepareKeys arguments{
       .key = tensor(key),
-      .out = tensor(out),
+      .out = output(out),
       .prepare = {.norm = norm_named(norm),
                   .eps = eps,
                   .gain = tensor(key_weight),
@@ -235,7 +248,7 @@ void patch_embed(const Array& samples, const Array& weight, const OptionalArray&
       .bias = tensor(bias),
       .center = tensor(center),
       .spread = tensor(spread),
-      .out = tensor(out),
+      .out = output(out),
       .stride = stride,
       .threads = threads,
   };

@@ -142,7 +142,7 @@ PYSEQ_INLINE void add_slab(const float* weights, const typename Rows::Element* v
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int w = 0; w < kWidth; ++w) sums[r][w] = load(out + r * pitch + w * kLanes);
+    for (int w = 0; w < kWidth; ++w) sums[r][w] = Floats{};
   }
   for (int64_t k = begin; k < end; ++k) {
     Floats x[kWidth];
@@ -161,7 +161,11 @@ PYSEQ_INLINE void add_slab(const float* weights, const typename Rows::Element* v
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int w = 0; w < kWidth; ++w) store(out + r * pitch + w * kLanes, sums[r][w]);
+    for (int w = 0; w < kWidth; ++w) {
+      // Only now: what rounding loses in a long sum grows with how often something is added to it.
+      float* to = out + r * pitch + w * kLanes;
+      store(to, load(to) + sums[r][w]);
+    }
   }
 }
 

@@ -214,6 +214,10 @@ class Decode {
           float* out = part.out + row * depth_;
           Floats top = broadcast(-kInfinity);
           for (int64_t k = 0; k < width; k += kKeys) {
+            if (row == 0) {
+              fetch(keys + (k + kBlock) * key_stride, key_stride, kKeys);
+              fetch(values + (k + kBlock) * value_stride, value_stride, kKeys);
+            }
             Floats found = score<From, kRows>(query(head, row), depth_, keys + k * key_stride,
                                               key_stride, depth_);
             store(space.weights + k * kRows, found);
@@ -225,7 +229,7 @@ class Decode {
 
           Floats tops = load(tile.tops);
           tops = tops == -kInfinity ? Floats{} : tops;  // of rows that see nothing yet
-          Floats sums = load(tile.sums);
+          Floats sums = {};
           for (int64_t k = 0; k < width; k += kKeys) {
             const Floats found = load(space.weights + k * kRows);
             const Floats power = maximum(broadcast(kVanished), found * kLog2E - tops);
@@ -234,7 +238,7 @@ class Decode {
             store(space.weights + k * kRows, weight);
             sums += weight;
           }
-          store(tile.sums, sums);
+          store(tile.sums, load(tile.sums) + sums);
 
           if (whole) {
             add_values<From, kRows, kKeys>(space.weights, values, value_stride, 0, width, out,
@@ -252,6 +256,15 @@ class Decode {
           }
         },
         space);
+  }
+
+  // Rows of the next block, if it lies behind this one: CPUs' own prefetchers stop where pages end.
+  template <typename Element>
+  PYSEQ_INLINE void fetch(const Element* from, int64_t stride, int64_t rows) const {
+    constexpr int64_t kLine = 64 / int64_t{sizeof(Element)};
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t d = 0; d < depth_; d += kLine) __builtin_prefetch(from + i * stride + d, 0, 2);
+    }
   }
 
   // Scores of keys k and on of a block, with `instead` for those that are not seen or not there.

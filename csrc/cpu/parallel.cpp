@@ -28,17 +28,32 @@ void run_tasks(int64_t tasks, int threads, void (*body)(void* context, int64_t t
 #endif
 }
 
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+}  // namespace
+
+void wish_huge_pages(void* data, int64_t bytes) {
+#ifdef __linux__
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t last = (begin + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)data;
+  (void)bytes;
+#endif
+}
+
 Buffer::Buffer(int64_t bytes) {
   constexpr size_t kLine = 64;
-  constexpr size_t kHugePage = size_t{2} << 20;
   const auto wanted = static_cast<size_t>(std::max<int64_t>(bytes, 1));
   const size_t alignment = wanted >= kHugePage ? kHugePage : kLine;
   const size_t rounded = (wanted + alignment - 1) / alignment * alignment;
   data_ = std::aligned_alloc(alignment, rounded);
   if (data_ == nullptr) throw std::bad_alloc();
-#ifdef __linux__
-  if (alignment == kHugePage) madvise(data_, rounded, MADV_HUGEPAGE);  // only a wish
-#endif
+  wish_huge_pages(data_, static_cast<int64_t>(rounded));
 }
 
 Buffer::~Buffer() { std::free(data_); }

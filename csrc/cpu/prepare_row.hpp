@@ -43,7 +43,16 @@ inline void prepare_row(float* x, int64_t D, int64_t padded, const Preparation& 
     const int64_t cos_step = to_do.cos.stride[1];
     const int64_t sin_step = to_do.sin.stride[1];
     const int64_t half = D / 2;
-    for (int64_t i = 0; i < half; ++i) {
+    int64_t i = 0;
+    if (cos_step == 1 && sin_step == 1) {
+      for (; i + kLanes <= half; i += kLanes) {
+        const Floats first = load(x + i);
+        const Floats second = load(x + half + i);
+        store(x + i, first * load(cos + i) - second * load(sin + i));
+        store(x + half + i, second * load(cos + i) + first * load(sin + i));
+      }
+    }
+    for (; i < half; ++i) {
       const float first = x[i];
       const float second = x[half + i];
       const float c = cos[i * cos_step];

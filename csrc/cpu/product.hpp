@@ -92,8 +92,8 @@ struct FloatEngine {
     Floats sums[kHeight][2];
 #pragma GCC unroll 12
     for (int i = 0; i < kHeight; ++i) {
-      sums[i][0] = kAdd ? load(c + i * c_row) : Floats{};
-      sums[i][1] = kAdd ? load(c + i * c_row + kLanes) : Floats{};
+      sums[i][0] = Floats{};
+      sums[i][1] = Floats{};
     }
     for (int64_t k = 0; k < K; ++k, b += kColumns) {
       const Floats first = load(b);
@@ -107,6 +107,9 @@ struct FloatEngine {
     }
 #pragma GCC unroll 12
     for (int i = 0; i < kHeight; ++i) {
+      // Only now: what rounding loses in a long sum grows with how often something is added to it.
+      if constexpr (kAdd) sums[i][0] += load(c + i * c_row);
+      if constexpr (kAdd) sums[i][1] += load(c + i * c_row + kLanes);
       store(c + i * c_row, sums[i][0]);
       store(c + i * c_row + kLanes, sums[i][1]);
     }
@@ -219,8 +222,8 @@ struct DotEngine : BfloatPacking<1> {
     Floats sums[kHeight][2];
 #pragma GCC unroll 12
     for (int i = 0; i < kHeight; ++i) {
-      sums[i][0] = kAdd ? load(c + i * c_row) : Floats{};
-      sums[i][1] = kAdd ? load(c + i * c_row + kLanes) : Floats{};
+      sums[i][0] = Floats{};
+      sums[i][1] = Floats{};
     }
     const uint16_t* x = a.data + m * a.row;
     for (int64_t k = 0; k < K; k += 2, b += 2 * kColumns) {
@@ -237,6 +240,9 @@ struct DotEngine : BfloatPacking<1> {
     }
 #pragma GCC unroll 12
     for (int i = 0; i < kHeight; ++i) {
+      // Only now: what rounding loses in a long sum grows with how often something is added to it.
+      if constexpr (kAdd) sums[i][0] += load(c + i * c_row);
+      if constexpr (kAdd) sums[i][1] += load(c + i * c_row + kLanes);
       store(c + i * c_row, sums[i][0]);
       store(c + i * c_row + kLanes, sums[i][1]);
     }
