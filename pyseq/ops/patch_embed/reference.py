@@ -29,8 +29,9 @@ def embed(
     """The embeddings (B, N, C); center and spread are () or (B,)."""
     dtype = working_dtype(samples, weight)
     x = patches(samples, center, spread, weight.shape[1], stride, pad_end, dtype)
-    # Flat, because for three dimensions PyTorch chooses the product by which tensor wants a gradient.
-    out = linear(x.flatten(0, 1), weight.to(dtype), None if bias is None else bias.to(dtype))
+    # One flat product: of others PyTorch chooses the way by strides, and by who wants a gradient.
+    flat = x.flatten(0, 1).contiguous()
+    out = linear(flat, weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype))
     return out.unflatten(0, x.shape[:2]).to(weight.dtype)
 
 
@@ -70,7 +71,8 @@ def gradients(
     grad = grad.to(dtype)
     found: list[Tensor | None] = [None] * 3
     if needs[0]:
-        d_patches = (grad.flatten(0, 1) @ weight.to(dtype)).unflatten(0, grad.shape[:2])
+        flat = grad.flatten(0, 1).contiguous()
+        d_patches = (flat @ weight.to(dtype).contiguous()).unflatten(0, grad.shape[:2])
         d_samples = _overlap_add(d_patches, samples.shape[1], stride, pad_end)
         found[0] = d_samples / _per_row(spread, dtype)
     if needs[1]:
