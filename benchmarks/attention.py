@@ -32,7 +32,7 @@ DRAWS, LONG_DRAWS = 8, 2
 # A fused backward makes the weights again from logits and their log-sum-exp, near 15, rounded; what
 # is left of it after the cancelling is several times the rule's 4 eps.
 SCALE_SLACK = 4
-REFERENCE_LENGTH = 4096
+REFERENCE_LENGTH = 2048
 SHORT = 256  # the most positions for which many draws cost nothing
 SDPA = {
     "cuDNN": SDPBackend.CUDNN_ATTENTION,
@@ -122,7 +122,7 @@ def can_compile(device: str, quick: bool) -> bool:
 def backends_on(op: str, device: str, quick: bool, T: int = 0) -> list[str]:
     """Ours: what serves an op there; the interpreter only where it is asked for and inputs small.
 
-    The reference is left out where T is above `REFERENCE_LENGTH`: it would take minutes a call.
+    The reference is left out where T is above `REFERENCE_LENGTH`: it would take seconds to minutes a call.
 
     On a GPU Triton is named even where an op has no such code yet: the row is then left out with
     the reason.
