@@ -122,7 +122,7 @@ def can_compile(device: str, quick: bool) -> bool:
 def backends_on(op: str, device: str, quick: bool, T: int = 0) -> list[str]:
     """Ours: what serves an op there; the interpreter only where it is asked for and inputs small.
 
-    The reference is left out where T is above `REFERENCE_LENGTH`: it would take seconds to minutes a call.
+    The reference is left out where T is above `REFERENCE_LENGTH`: a call would take long.
 
     On a GPU Triton is named even where an op has no such code yet: the row is then left out with
     the reason.
