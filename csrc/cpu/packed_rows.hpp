@@ -15,6 +15,17 @@ void for_tasks(int64_t tasks, int threads, const Body& body) {
   run_tasks(tasks, threads, call, const_cast<Body*>(&body));
 }
 
+// The same, but each thread has a range of its own to begin with: what it writes lies in other
+// pages than what the others write, which the system can then clear at the same time.
+template <typename Body>
+void for_ranges(int64_t tasks, int threads, const Body& body) {
+  const int64_t each = (tasks + threads - 1) / threads;
+  for_tasks(each * threads, threads, [&](int64_t i, int worker) {
+    const int64_t task = i % threads * each + i / threads;
+    if (task < tasks) body(task, worker);
+  });
+}
+
 // Threads worth waking for so many multiply-adds: a parallel region costs up to 100 microseconds.
 inline int useful_threads(int threads, double multiply_adds) {
   constexpr double kWorthAThread = 1 << 20;

@@ -29,8 +29,55 @@ struct Rows {
   int64_t plane;
 };
 
+// What engines share that keep sums in registers. Engine::accumulate adds a few rows of A times a
+// panel to them.
+template <typename Engine, typename Element>
+struct InRegisters {
+  static constexpr bool kSumsInRegisters = true;
+  static constexpr int kRowUnit = 1;  // M must be a multiple
+
+  static void begin() {}
+  static void end() {}
+
+  // Calls take(row, first, second) with the sums of each row of A times one panel.
+  template <typename Take>
+  static PYSEQ_INLINE void for_rows(Rows<Element> a, const Element* panel, int64_t M, int64_t K,
+                                    const Take& take) {
+    int64_t m = 0;
+    for (; m + Engine::kRows <= M; m += Engine::kRows) block<Engine::kRows>(a, m, panel, K, take);
+    for (; m + 4 <= M; m += 4) block<4>(a, m, panel, K, take);
+    for (; m < M; ++m) block<1>(a, m, panel, K, take);
+  }
+
+  template <bool kAdd>
+  static void multiply(Rows<Element> a, Panels<Element> b, float* c, int64_t c_row, int64_t M,
+                       int64_t N, int64_t K) {
+    for (int64_t n = 0; n < N; n += Engine::kColumns) {
+      const auto put = [&](int64_t m, Floats first, Floats second) {
+        float* to = c + m * c_row + n;
+        // Only now: what rounding loses in a long sum grows with how often something is added.
+        store(to, kAdd ? load(to) + first : first);
+        store(to + kLanes, kAdd ? load(to + kLanes) + second : second);
+      };
+      for_rows(a, b.data + n / Engine::kColumns * b.panel, M, K, put);
+    }
+  }
+
+ private:
+  template <int kHeight, typename Take>
+  static PYSEQ_INLINE void block(Rows<Element> a, int64_t m, const Element* panel, int64_t K,
+                                 const Take& take) {
+    Floats sums[kHeight][2];
+#pragma GCC unroll 12
+    for (int i = 0; i < kHeight; ++i) sums[i][0] = sums[i][1] = Floats{};
+    Engine::template accumulate<kHeight>(a.data + m * a.row, a.row, panel, K, sums);
+#pragma GCC unroll 12
+    for (int i = 0; i < kHeight; ++i) take(m + i, sums[i][0], sums[i][1]);
+  }
+};
+
 // float32 with multiply-adds; for every instruction set.
-struct FloatEngine {
+struct FloatEngine : InRegisters<FloatEngine, float> {
   using Element = float;
   static constexpr int kPlanes = 1;
   static constexpr int kColumns = 2 * kLanes;  // of a panel of B
@@ -40,11 +87,7 @@ struct FloatEngine {
 #else
   static constexpr int kRows = 6;  // of 16 registers
 #endif
-  static constexpr int kRowUnit = 1;  // M must be a multiple
   static constexpr bool kExactForInfinities = true;
-
-  static void begin() {}
-  static void end() {}
 
   // kColumns consecutive elements of a row of A.
   static PYSEQ_INLINE void put(float* a, int64_t /*plane*/, Floats first, Floats second) {
@@ -71,47 +114,18 @@ struct FloatEngine {
     }
   }
 
-  template <bool kAdd>
-  static void multiply(Rows<float> a, Panels<float> b, float* c, int64_t c_row, int64_t M,
-                       int64_t N, int64_t K) {
-    for (int64_t n = 0; n < N; n += kColumns) {
-      const float* panel = b.data + n / kColumns * b.panel;
-      int64_t m = 0;
-      for (; m + kRows <= M; m += kRows) block<kRows, kAdd>(a, m, panel, c + n, c_row, K);
-      for (; m + 4 <= M; m += 4) block<4, kAdd>(a, m, panel, c + n, c_row, K);
-      for (; m < M; ++m) block<1, kAdd>(a, m, panel, c + n, c_row, K);
-    }
-  }
-
- private:
-  template <int kHeight, bool kAdd>
-  static PYSEQ_INLINE void block(Rows<float> a, int64_t m, const float* b, float* c, int64_t c_row,
-                                 int64_t K) {
-    const float* x = a.data + m * a.row;
-    c += m * c_row;
-    Floats sums[kHeight][2];
-#pragma GCC unroll 12
-    for (int i = 0; i < kHeight; ++i) {
-      sums[i][0] = Floats{};
-      sums[i][1] = Floats{};
-    }
-    for (int64_t k = 0; k < K; ++k, b += kColumns) {
-      const Floats first = load(b);
-      const Floats second = load(b + kLanes);
+  template <int kHeight>
+  static PYSEQ_INLINE void accumulate(const float* a, int64_t a_row, const float* panel, int64_t K,
+                                      Floats (&sums)[kHeight][2]) {
+    for (int64_t k = 0; k < K; ++k, panel += kColumns) {
+      const Floats first = load(panel);
+      const Floats second = load(panel + kLanes);
 #pragma GCC unroll 12
       for (int i = 0; i < kHeight; ++i) {
-        const Floats factor = broadcast(x[i * a.row + k]);
+        const Floats factor = broadcast(a[i * a_row + k]);
         sums[i][0] += factor * first;
         sums[i][1] += factor * second;
       }
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < kHeight; ++i) {
-      // Only now: what rounding loses in a long sum grows with how often something is added to it.
-      if constexpr (kAdd) sums[i][0] += load(c + i * c_row);
-      if constexpr (kAdd) sums[i][1] += load(c + i * c_row + kLanes);
-      store(c + i * c_row, sums[i][0]);
-      store(c + i * c_row + kLanes, sums[i][1]);
     }
   }
 };
@@ -195,56 +209,23 @@ struct BfloatPacking {
 
 // bfloat16 with dot products of pairs (vdpbf16ps); one plane, as three products of two planes would
 // cost more than one of float32.
-struct DotEngine : BfloatPacking<1> {
+struct DotEngine : BfloatPacking<1>, InRegisters<DotEngine, uint16_t> {
   static constexpr int kRows = 12;
-  static constexpr int kRowUnit = 1;
 
-  static void begin() {}
-  static void end() {}
-
-  template <bool kAdd>
-  static void multiply(Rows<uint16_t> a, Panels<uint16_t> b, float* c, int64_t c_row, int64_t M,
-                       int64_t N, int64_t K) {
-    for (int64_t n = 0; n < N; n += kColumns) {
-      const uint16_t* panel = b.data + n / kColumns * b.panel;
-      int64_t m = 0;
-      for (; m + kRows <= M; m += kRows) block<kRows, kAdd>(a, m, panel, c + n, c_row, K);
-      for (; m + 4 <= M; m += 4) block<4, kAdd>(a, m, panel, c + n, c_row, K);
-      for (; m < M; ++m) block<1, kAdd>(a, m, panel, c + n, c_row, K);
-    }
-  }
-
- private:
-  template <int kHeight, bool kAdd>
-  static PYSEQ_INLINE void block(Rows<uint16_t> a, int64_t m, const uint16_t* b, float* c,
-                                 int64_t c_row, int64_t K) {
-    c += m * c_row;
-    Floats sums[kHeight][2];
-#pragma GCC unroll 12
-    for (int i = 0; i < kHeight; ++i) {
-      sums[i][0] = Floats{};
-      sums[i][1] = Floats{};
-    }
-    const uint16_t* x = a.data + m * a.row;
-    for (int64_t k = 0; k < K; k += 2, b += 2 * kColumns) {
-      const __m512bh first = (__m512bh)_mm512_loadu_si512(b);
-      const __m512bh second = (__m512bh)_mm512_loadu_si512(b + kColumns);
+  template <int kHeight>
+  static PYSEQ_INLINE void accumulate(const uint16_t* a, int64_t a_row, const uint16_t* panel,
+                                      int64_t K, Floats (&sums)[kHeight][2]) {
+    for (int64_t k = 0; k < K; k += 2, panel += 2 * kColumns) {
+      const __m512bh first = (__m512bh)_mm512_loadu_si512(panel);
+      const __m512bh second = (__m512bh)_mm512_loadu_si512(panel + kColumns);
 #pragma GCC unroll 12
       for (int i = 0; i < kHeight; ++i) {
         int32_t pair;
-        memcpy(&pair, x + i * a.row + k, sizeof pair);
+        memcpy(&pair, a + i * a_row + k, sizeof pair);
         const __m512bh factor = (__m512bh)_mm512_set1_epi32(pair);
         sums[i][0] = (Floats)_mm512_dpbf16_ps((__m512)sums[i][0], factor, first);
         sums[i][1] = (Floats)_mm512_dpbf16_ps((__m512)sums[i][1], factor, second);
       }
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < kHeight; ++i) {
-      // Only now: what rounding loses in a long sum grows with how often something is added to it.
-      if constexpr (kAdd) sums[i][0] += load(c + i * c_row);
-      if constexpr (kAdd) sums[i][1] += load(c + i * c_row + kLanes);
-      store(c + i * c_row, sums[i][0]);
-      store(c + i * c_row + kLanes, sums[i][1]);
     }
   }
 };
@@ -268,6 +249,7 @@ struct TileEngine : BfloatPacking<kPlaneCount> {
   using Base::kColumns;
   using Base::kDepth;
   using Base::kPlanes;
+  static constexpr bool kSumsInRegisters = false;  // but in tiles, which only memory can read
   static constexpr int kRows = 32;
   static constexpr int kRowUnit = 16;
 

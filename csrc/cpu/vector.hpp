@@ -179,7 +179,14 @@ inline bool all_finite(const float* x, int64_t n) {
 PYSEQ_INLINE Halves round_to_bfloat(Floats x) {
   const Ints bits = (Ints)x;
   const Ints rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return __builtin_convertvector(x != x ? broadcast(0x7fc0) : rounded, Halves);
+  const Ints found = x != x ? broadcast(0x7fc0) : rounded;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // Of 16 bits each, so that nothing saturates; within halves of the vector, hence the permutation.
+  const __m256i packed = _mm256_packus_epi32((__m256i)(found & 0xffff), _mm256_setzero_si256());
+  return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
+  return __builtin_convertvector(found, Halves);
+#endif
 }
 
 // One row of n elements, `stride` elements apart, to consecutive float32.

@@ -21,33 +21,43 @@ struct Best {
   float score = -kInfinity;
   int64_t key = -1;
 
-  // Scores of keys first to first + width, of which those from `seen` on are hidden. Few blocks
-  // hold a better one, so only those are looked at twice.
-  template <bool kMasked>
-  PYSEQ_INLINE void update(const float* scores, int64_t first, int64_t width, int64_t seen) {
-    const auto found = [&](int64_t j) {
-      const Floats x = load(scores + j);
-      if constexpr (!kMasked) return x;
-      const Ints here = lanes() + static_cast<int32_t>(first + j);
-      return here < static_cast<int32_t>(seen) ? x : broadcast(-kInfinity);
-    };
+  // Two vectors of scores, of the keys from `first` on.
+  PYSEQ_INLINE void update(Floats left, Floats right, int64_t first) {
+    Floats top = broadcast(score);
+    top = maximum(left, top);  // in this order NaN is left out
+    top = maximum(right, top);
+    if (any_above(top, broadcast(score))) replace(left, right, top, first);
+  }
+
+  // Scores of keys first to first + width in memory. Few blocks hold a better one, so only those
+  // are looked at twice.
+  PYSEQ_INLINE void update(const float* scores, int64_t first, int64_t width) {
     Floats top[2] = {broadcast(-kInfinity), broadcast(-kInfinity)};
     for (int64_t j = 0; j < width; j += 2 * kLanes) {
-      top[0] = maximum(found(j), top[0]);  // in this order NaN is left out
-      top[1] = maximum(found(j + kLanes), top[1]);
+      top[0] = maximum(load(scores + j), top[0]);
+      top[1] = maximum(load(scores + j + kLanes), top[1]);
     }
     top[0] = maximum(top[0], top[1]);
     if (!any_above(top[0], broadcast(score))) return;
-    score = largest(top[0]);
-    for (int64_t j = 0; j < width; j += kLanes) {  // what is hidden comes after what is seen
-      const int lane = first_equal(load(scores + j), broadcast(score));
-      if (lane < kLanes) {
-        key = first + j + lane;
-        return;
-      }
+    for (int64_t j = 0; j < width; j += 2 * kLanes) {
+      update(load(scores + j), load(scores + j + kLanes), first + j);
     }
   }
+
+ private:
+  __attribute__((noinline, cold)) void replace(Floats left, Floats right, Floats top,
+                                               int64_t first) {
+    score = largest(top);
+    const int lane = first_equal(left, broadcast(score));
+    key = first + (lane < kLanes ? lane : kLanes + first_equal(right, broadcast(score)));
+  }
 };
+
+// Scores of the keys from `first` on, without those from `seen` on.
+PYSEQ_INLINE Floats hide(Floats scores, int64_t first, int64_t seen) {
+  const Ints here = lanes() + static_cast<int32_t>(first);
+  return here < static_cast<int32_t>(seen) ? scores : broadcast(-kInfinity);
+}
 
 // The first of `seen` keys whose score is -inf; -1 where there is none. Only for a query that sees
 // nothing better, so that the time it takes does not matter.
@@ -82,6 +92,50 @@ void copy_row(const HardAttention& x, const char* from, char* to) {
   }
 }
 
+// The best keys of queries first to first + count.
+template <typename Engine, typename Element>
+void find_in_registers(const HardAttention& x, Rows<Element> queries, int64_t first, int64_t count,
+                       const Columns<Engine>& keys, const Element* head, Best* best) {
+  const int64_t whole = seen_keys(x, first);
+  const int64_t end = seen_keys(x, first + count - 1);
+  for (int64_t s = 0; s < end; s += Engine::kColumns) {
+    const Element* panel = keys.from(head, s).data;
+    if (s + Engine::kColumns <= whole) {
+      const auto take = [&](int64_t i, Floats left, Floats right) {
+        best[i].update(left, right, s);
+      };
+      Engine::for_rows(queries, panel, count, keys.depth, take);
+    } else {
+      const auto take = [&](int64_t i, Floats left, Floats right) {
+        const int64_t seen = seen_keys(x, first + i);
+        best[i].update(hide(left, s, seen), hide(right, s + kLanes, seen), s);
+      };
+      Engine::for_rows(queries, panel, count, keys.depth, take);
+    }
+  }
+}
+
+template <typename Engine, typename Element>
+void find_in_memory(const HardAttention& x, Rows<Element> queries, int64_t first, int64_t count,
+                    const Columns<Engine>& keys, const Element* head, float* memory, Best* best) {
+  const ScoreBlocks<Engine> blocks{
+      .queries = queries,
+      .rows = round_up(count, Engine::kRowUnit),
+      .count = count,
+      .columns = keys,
+      .keys = head,
+      .range = {0, 0, seen_keys(x, first + count - 1)},
+      .memory = memory,
+  };
+  blocks.for_each(
+      [&](int64_t i, int64_t s, int64_t width, float* scores) {
+        const int64_t seen = seen_keys(x, first + i);
+        for (int64_t j = seen > s ? seen - s : 0; j < width; ++j) scores[j] = -kInfinity;
+        best[i].update(scores, s, width);
+      },
+      [](int64_t, int64_t, const float*) {});
+}
+
 // False where an operand is infinite or NaN and the engine cannot hold that: nothing is right then.
 template <typename Engine>
 bool choose(const HardAttention& x) {
@@ -92,7 +146,7 @@ bool choose(const HardAttention& x) {
   const int64_t D = x.query.shape[3];
   const int64_t G = x.key.shape[1];
   const int64_t S = x.key.shape[2];
-  constexpr int64_t kQueries = 2 * Engine::kRows;
+  constexpr int64_t kQueries = (Engine::kSumsInRegisters ? 4 : 2) * Engine::kRows;
   const Columns<Engine> keys{S, D};
   const double multiply_adds = double(B * H) * double(T) * double(S * D);
   const int threads = useful_threads(x.threads, multiply_adds);
@@ -102,7 +156,8 @@ bool choose(const HardAttention& x) {
   const int64_t loaded = padded_bytes(keys.scratch_bytes());
   const int64_t query_plane = kQueries * keys.depth;
   const int64_t queries = padded_bytes(Engine::kPlanes * query_plane * int64_t{sizeof(Element)});
-  const int64_t scores = padded_bytes(ScoreBlocks<Engine>::bytes(kQueries));
+  const int64_t scores =
+      Engine::kSumsInRegisters ? 0 : padded_bytes(ScoreBlocks<Engine>::bytes(kQueries));
   const int64_t scratch =
       loaded + queries + scores + padded_bytes(kQueries * int64_t{sizeof(Best)});
   const Buffer working(threads * scratch);
@@ -146,26 +201,13 @@ bool choose(const HardAttention& x) {
       best[i] = Best{};
     }
 
+    const Rows<Element> rows = {query, keys.depth, query_plane};
     Engine::begin();
-    const ScoreBlocks<Engine> blocks{
-        .queries = {query, keys.depth, query_plane},
-        .rows = round_up(count, Engine::kRowUnit),
-        .count = count,
-        .columns = keys,
-        .keys = head,
-        .range = {0, 0, seen_keys(x, first + count - 1)},
-        .memory = found,
-    };
-    blocks.for_each(
-        [&](int64_t i, int64_t s, int64_t width, const float* row) {
-          const int64_t seen = seen_keys(x, first + i);
-          if (s + width <= seen) {
-            best[i].template update<false>(row, s, width, seen);
-          } else {
-            best[i].template update<true>(row, s, width, seen);
-          }
-        },
-        [](int64_t, int64_t, const float*) {});
+    if constexpr (Engine::kSumsInRegisters) {
+      find_in_registers<Engine>(x, rows, first, count, keys, head, best);
+    } else {
+      find_in_memory<Engine>(x, rows, first, count, keys, head, found, best);
+    }
     Engine::end();
 
     for (int64_t i = 0; i < count; ++i) {

@@ -140,6 +140,9 @@ PYSEQ_INLINE void put(Floats first, Floats second, int64_t columns, char* to) {
   if constexpr (kOut == DType::kFloat32) {
     store(reinterpret_cast<float*>(to), first);
     store(reinterpret_cast<float*>(to) + kLanes, second);
+  } else if constexpr (kOut == DType::kBFloat16) {
+    const Halves halves[] = {round_to_bfloat(first), round_to_bfloat(second)};
+    memcpy(to, halves, sizeof halves);
   } else {
     float both[kColumns];
     store(both, first);
@@ -168,8 +171,7 @@ void finish_writing() {
 // float32 with multiply-adds; the sums stay in registers until they are written.
 template <DType kOut, bool kStreams>
 struct FloatProduct {
-  static constexpr int kRows = FloatEngine::kRows;
-  static constexpr int64_t kPatches = 4 * kRows;  // of a task
+  static constexpr int64_t kPatches = 4 * FloatEngine::kRows;  // of a task
 
   const PatchEmbed& x;
   const Sizes size{x};
@@ -184,7 +186,7 @@ struct FloatProduct {
   void run() const {
     for_tasks(size.panels, size.threads, [&](int64_t p, int worker) { pack(p, worker); });
     const int64_t tasks = (size.M + kPatches - 1) / kPatches;
-    for_tasks(tasks, size.threads, [&](int64_t task, int worker) {
+    for_ranges(tasks, size.threads, [&](int64_t task, int worker) {
       const int64_t left = size.M - task * kPatches;
       embed(task * kPatches, left < kPatches ? left : kPatches, worker);
     });
@@ -217,44 +219,19 @@ struct FloatProduct {
                static_cast<size_t>(size.P) * sizeof(float));
       }
     });
+    const int64_t row = size.C * size_of(kOut);
+    char* const out = static_cast<char*>(x.out.data) + first * row;
     for (int64_t p = 0; p < size.panels; ++p) {
-      int64_t i = 0;
-      for (; i + kRows <= count; i += kRows) block<kRows>(a, first, i, p);
-      for (; i + 4 <= count; i += 4) block<4>(a, first, i, p);
-      for (; i < count; ++i) block<1>(a, first, i, p);
+      const Floats left = load(bias.as<float>() + p * kColumns);
+      const Floats right = load(bias.as<float>() + p * kColumns + kLanes);
+      const int64_t columns = size.C - p * kColumns;
+      char* const to = out + p * kColumns * size_of(kOut);
+      const auto write = [&](int64_t m, Floats one, Floats other) {
+        put<kOut, kStreams>(left + one, right + other, columns, to + m * row);
+      };
+      FloatEngine::for_rows({a, size.P, 0}, weight.as<float>() + p * panel, count, size.P, write);
     }
     finish_writing<kStreams>();
-  }
-
-  template <int kHeight>
-  PYSEQ_INLINE void block(const float* a, int64_t first, int64_t i, int64_t p) const {
-    const int64_t P = size.P;
-    const float* w = weight.as<float>() + p * panel;
-    const float* biases = bias.as<float>() + p * kColumns;
-    a += i * P;
-    Floats sums[kHeight][2];
-#pragma GCC unroll 12
-    for (int m = 0; m < kHeight; ++m) {
-      sums[m][0] = load(biases);
-      sums[m][1] = load(biases + kLanes);
-    }
-    for (int64_t k = 0; k < P; ++k, w += kColumns) {
-      const Floats left = load(w);
-      const Floats right = load(w + kLanes);
-#pragma GCC unroll 12
-      for (int m = 0; m < kHeight; ++m) {
-        const Floats factor = broadcast(a[m * P + k]);
-        sums[m][0] += factor * left;
-        sums[m][1] += factor * right;
-      }
-    }
-    const int64_t columns = size.C - p * kColumns;
-    const int64_t row = size.C * size_of(kOut);
-    char* to = static_cast<char*>(x.out.data) + (first + i) * row + p * kColumns * size_of(kOut);
-#pragma GCC unroll 12
-    for (int m = 0; m < kHeight; ++m) {
-      put<kOut, kStreams>(sums[m][0], sums[m][1], columns, to + m * row);
-    }
   }
 };
 
@@ -320,7 +297,7 @@ struct TileProduct {
     });
     if (!large) return false;
     const int64_t tasks = (size.M + kPatches - 1) / kPatches;
-    for_tasks(tasks, size.threads, [&](int64_t task, int worker) {
+    for_ranges(tasks, size.threads, [&](int64_t task, int worker) {
       const int64_t left = size.M - task * kPatches;
       embed(task * kPatches, left < kPatches ? left : kPatches, worker);
     });

@@ -16,7 +16,7 @@ void prepare_keys(const PrepareKeys& x) {
   const int64_t scratch = padded_bytes(padded * int64_t{sizeof(float)});
   const int threads = useful_threads(x.threads, kPasses * double(rows) * double(D));
   const Buffer working(threads * scratch);
-  for_tasks((rows + kRowsPerTask - 1) / kRowsPerTask, threads, [&](int64_t task, int worker) {
+  for_ranges((rows + kRowsPerTask - 1) / kRowsPerTask, threads, [&](int64_t task, int worker) {
     auto* row = working.as<float>(worker * scratch);
     memset(row, 0, static_cast<size_t>(scratch));
     const int64_t end = (task + 1) * kRowsPerTask < rows ? (task + 1) * kRowsPerTask : rows;

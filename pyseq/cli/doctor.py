@@ -23,8 +23,9 @@ def main(arguments: list[str]) -> int:
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     console.print(f"pyseq {__version__} on Python {platform.python_version()}, {versions}")
     threads = torch.get_num_threads()
-    console.print(f"CPU: {os.cpu_count()} cores, {threads} torch threads; {_gpus(torch)}")
-    native, triton = backends.refuse_native(), _triton_reason(torch, backends)
+    native, triton = _native_reason(backends), _triton_reason(torch, backends)
+    kernels = "" if native else f", kernels for {_instruction_set(backends)}"
+    console.print(f"CPU: {os.cpu_count()} cores, {threads} torch threads{kernels}; {_gpus(torch)}")
     table = Table(title="which backend serves which op")
     for column in ("op", "reference", "native (CPU)", "triton (GPU)"):
         table.add_column(column)
@@ -55,6 +56,18 @@ def _gpus(torch) -> str:
     if not torch.cuda.is_available():
         return "no GPU that torch can use"
     return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def _native_reason(backends) -> str | None:
+    try:
+        return backends.refuse_native()
+    except ValueError as error:  # PYSEQ_ISA
+        return str(error)
+
+
+def _instruction_set(backends) -> str:
+    core = backends.core()
+    return f"{core.isa()} (PYSEQ_ISA: {', '.join(core.isas())})"
 
 
 def _triton_reason(torch, backends) -> str | None:

@@ -16,6 +16,7 @@ import pytest
 
 import pyseq
 from pyseq.cli.main import COMMANDS, main
+from pyseq.ops import backends
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--d_model", "32", "--nlayers", "1", "--nhead", "2", "--dim_ff", "48", "--seq_len", "32",
@@ -375,6 +376,16 @@ def test_doctor(capsys):
     assert "gather_windows" in out
     assert "cosine_attention" in out
     assert run(capsys, "doctor", "--help")[0] == 0
+
+
+@pytest.mark.skipif(backends.refuse_native() is not None, reason="pyseq._core is not built")
+def test_doctor_names_the_instruction_set(capsys, monkeypatch):
+    monkeypatch.setenv("PYSEQ_ISA", "portable")
+    assert "kernels for portable (PYSEQ_ISA: portable" in run(capsys, "doctor")[1]
+    monkeypatch.setenv("PYSEQ_ISA", "mmx")
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    assert "native: PYSEQ_ISA is 'mmx'; this machine runs portable" in out
 
 
 def test_exit_codes_of_faults_full_disks_and_interrupts(capsys, monkeypatch):
