@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "adaptive_attention/adaptive_attention.hpp"
 #include "cosine_attention/cosine_attention.hpp"
 #include "cosine_decode/cosine_decode.hpp"
 #include "cpu/isa.hpp"
@@ -125,6 +126,10 @@ pyseq::Tensor output(const Array& array) {
   return found;
 }
 
+pyseq::Tensor output(const std::optional<Array>& array) {
+  return array.has_value() ? output(*array) : pyseq::Tensor{};
+}
+
 pyseq::Tensor tensor(const std::optional<Array>& array) {
   return array.has_value() ? tensor(*array) : pyseq::Tensor{};
 }
@@ -142,6 +147,38 @@ void hard_attention(const Array& query, const Array& key, const Array& value, co
   };
   const nb::gil_scoped_release release;
   pyseq::hard_attention(arguments);
+}
+
+void adaptive_attention(const Array& query, const Array& key, const Array& value, const Array& out,
+                        const Array& measures, float scale, const std::vector<float>& coefficients,
+                        float least_entropy, bool causal, int threads) {
+  const pyseq::AdaptiveAttention arguments{
+      .query = tensor(query),
+      .key = tensor(key),
+      .value = tensor(value),
+      .out = output(out),
+      .measures = tensor(measures),
+      .scale = scale,
+      .coefficients = coefficients.data(),
+      .degree = static_cast<int64_t>(coefficients.size()) - 1,
+      .least_entropy = least_entropy,
+      .causal = causal,
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::adaptive_attention(arguments);
+}
+
+void hard_attention_copy_backward(const Array& grad, const Array& index, const Array& grad_value,
+                                  int threads) {
+  const pyseq::HardAttentionCopyBackward arguments{
+      .grad = tensor(grad),
+      .index = tensor(index),
+      .grad_value = output(grad_value),
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::hard_attention_copy_backward(arguments);
 }
 
 pyseq::Norm norm_named(const std::optional<std::string>& name) {
@@ -180,6 +217,43 @@ void cosine_attention(const Array& query, const Array& key, const Array& value, 
   arguments.prepare_key.gain = tensor(key_weight);
   const nb::gil_scoped_release release;
   pyseq::cosine_attention(arguments);
+}
+
+void cosine_attention_backward(
+    const Array& grad, const Array& query, const Array& key, const Array& value, const Array& scale,
+    const OptionalArray& query_weight, const OptionalArray& key_weight, const OptionalArray& cos,
+    const OptionalArray& sin, const Array& out, const Array& lse, const OptionalArray& grad_query,
+    const OptionalArray& grad_key, const OptionalArray& grad_value, const OptionalArray& grad_scale,
+    const OptionalArray& grad_query_weight, const OptionalArray& grad_key_weight,
+    const std::optional<std::string>& norm, float eps, bool causal, int64_t window, int64_t prefix,
+    int threads) {
+  const pyseq::Preparation common{
+      .norm = norm_named(norm), .eps = eps, .gain = {}, .cos = tensor(cos), .sin = tensor(sin)};
+  pyseq::CosineAttentionBackward arguments{
+      .grad = tensor(grad),
+      .query = tensor(query),
+      .key = tensor(key),
+      .value = tensor(value),
+      .scale = tensor(scale),
+      .out = tensor(out),
+      .lse = tensor(lse),
+      .grad_query = output(grad_query),
+      .grad_key = output(grad_key),
+      .grad_value = output(grad_value),
+      .grad_scale = output(grad_scale),
+      .grad_query_gain = output(grad_query_weight),
+      .grad_key_gain = output(grad_key_weight),
+      .prepare_query = common,
+      .prepare_key = common,
+      .causal = causal,
+      .window = window,
+      .prefix = prefix,
+      .threads = threads,
+  };
+  arguments.prepare_query.gain = tensor(query_weight);
+  arguments.prepare_key.gain = tensor(key_weight);
+  const nb::gil_scoped_release release;
+  pyseq::cosine_attention_backward(arguments);
 }
 
 void cosine_decode(const Array& query, const Array& key, const Array& value, const Array& scale,
@@ -279,11 +353,25 @@ NB_MODULE(_core, module) {
   module.def("hard_attention", &hard_attention, "query"_a.noconvert(), "key"_a.noconvert(),
              "value"_a.noconvert(), "out"_a.noconvert(), "index"_a.noconvert(), "causal"_a,
              "threads"_a);
+  module.def("adaptive_attention", &adaptive_attention, "query"_a.noconvert(), "key"_a.noconvert(),
+             "value"_a.noconvert(), "out"_a.noconvert(), "measures"_a.noconvert(), "scale"_a,
+             "coefficients"_a, "least_entropy"_a, "causal"_a, "threads"_a);
+  module.def("hard_attention_copy_backward", &hard_attention_copy_backward, "grad"_a.noconvert(),
+             "index"_a.noconvert(), "grad_value"_a.noconvert(), "threads"_a);
   module.def("cosine_attention", &cosine_attention, "query"_a.noconvert(), "key"_a.noconvert(),
              "value"_a.noconvert(), "scale"_a.noconvert(), "query_weight"_a.noconvert().none(),
              "key_weight"_a.noconvert().none(), "cos"_a.noconvert().none(),
              "sin"_a.noconvert().none(), "out"_a.noconvert(), "lse"_a.noconvert(), "norm"_a.none(),
              "eps"_a, "causal"_a, "window"_a, "prefix"_a, "logit_bound"_a, "threads"_a);
+  module.def("cosine_attention_backward", &cosine_attention_backward, "grad"_a.noconvert(),
+             "query"_a.noconvert(), "key"_a.noconvert(), "value"_a.noconvert(),
+             "scale"_a.noconvert(), "query_weight"_a.noconvert().none(),
+             "key_weight"_a.noconvert().none(), "cos"_a.noconvert().none(),
+             "sin"_a.noconvert().none(), "out"_a.noconvert(), "lse"_a.noconvert(),
+             "grad_query"_a.noconvert().none(), "grad_key"_a.noconvert().none(),
+             "grad_value"_a.noconvert().none(), "grad_scale"_a.noconvert().none(),
+             "grad_query_weight"_a.noconvert().none(), "grad_key_weight"_a.noconvert().none(),
+             "norm"_a.none(), "eps"_a, "causal"_a, "window"_a, "prefix"_a, "threads"_a);
   module.def("cosine_decode", &cosine_decode, "query"_a.noconvert(), "key"_a.noconvert(),
              "value"_a.noconvert(), "scale"_a.noconvert(), "query_weight"_a.noconvert().none(),
              "lengths"_a.noconvert().none(), "cos"_a.noconvert().none(), "sin"_a.noconvert().none(),

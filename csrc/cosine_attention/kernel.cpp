@@ -1,5 +1,6 @@
 // cosine_attention for one instruction set.
 #include "cosine_attention/cosine_attention.hpp"
+#include "cpu/keys_and_values.hpp"
 #include "cpu/prepare_row.hpp"
 #include "cpu/score_blocks.hpp"
 
@@ -39,43 +40,6 @@ float logit_bound(const CosineAttention& x, float scale) {
     return kRounding * fabsf(scale) * longest * gains;
   }
   return x.logit_bound > 0 ? kRounding * x.logit_bound : kInfinity;
-}
-
-// The keys that a query sees: the first `prefix`, and those from `begin` to `end`.
-struct Seen {
-  int64_t prefix;
-  int64_t begin;
-  int64_t end;
-
-  bool any() const { return prefix > 0 || begin < end; }
-  bool all_of(int64_t first, int64_t last) const {
-    return (begin <= first && last <= end) || last <= prefix;
-  }
-  // Of kLanes keys.
-  PYSEQ_INLINE Ints hidden(int64_t first) const {
-    const Ints key = lanes() + static_cast<int32_t>(first);
-    return (key >= static_cast<int32_t>(prefix)) &
-           ((key < static_cast<int32_t>(begin)) | (key >= static_cast<int32_t>(end)));
-  }
-  // How many of the marked keys are seen, where marked[s] counts those before s.
-  int64_t count(const int32_t* marked) const {
-    const int64_t from = begin < prefix ? prefix : begin;
-    return marked[prefix] + (from < end ? marked[end] - marked[from] : 0);
-  }
-};
-
-Seen seen_by(const CosineAttention& x, int64_t t) {
-  const int64_t S = x.key.shape[2];
-  const int64_t position = t + S - x.query.shape[2];
-  Seen seen = {x.prefix < S ? x.prefix : S, 0, S};
-  if (x.causal && position + 1 < S) seen.end = position + 1;
-  if (x.window > 0) {
-    if (position - x.window >= 0) seen.begin = position - x.window + 1;
-    if (!x.causal && position < S - x.window) seen.end = position + x.window;
-  }
-  if (seen.end < 0) seen.end = 0;
-  if (seen.begin > seen.end) seen.begin = seen.end;
-  return seen;
 }
 
 // One query's softmax, as far as it is.
@@ -127,19 +91,19 @@ class Attention {
   explicit Attention(const CosineAttention& x)
       : x_(x),
         threads_(useful_threads(x.threads, double(B * H) * double(T) * double(S) * double(D))),
-        working_(threads_ * scratch()),
-        keys_(B * G * columns_.head * int64_t{sizeof(Element)}),
-        values_(B * G * rows_.head * int64_t{sizeof(Element)}),
-        marks_(B * G * (S + 1) * int64_t{sizeof(int32_t)}),
-        bad_(B * G * int64_t{sizeof(int32_t)}) {}
+        working_(threads_ * scratch()) {}
 
   void run() {
-    memset(bad_.template as<int32_t>(), 0, static_cast<size_t>(B * G) * sizeof(int32_t));
-    for_tasks(B * G * columns_.tasks, threads_,
-              [&](int64_t task, int worker) { pack(task, worker); });
-    for (int64_t head = 0; head < B * G; ++head) {
-      if (bad_.template as<int32_t>()[head] != 0) count_marks(head);
-    }
+    packed_.pack(
+        threads_,
+        [&](int64_t head, int64_t s, float* row) {
+          load_row(x_.key.at(head / G, head % G, s), x_.key.dtype, x_.key.stride[3], D, row);
+          prepare_row(row, D, columns_.depth, x_.prepare_key, s);
+        },
+        [&](int64_t head, int64_t s, float* row) {
+          load_row(x_.value.at(head / G, head % G, s), x_.value.dtype, x_.value.stride[3], D, row);
+        },
+        [&](int worker) { return space_of(worker).loaded; });
     const int64_t tiles = (T + kQueries - 1) / kQueries;
     for_tasks(B * H * tiles, threads_, [&](int64_t task, int worker) {
       const int64_t tile = tiles - 1 - task % tiles;  // the longest rows first
@@ -162,48 +126,9 @@ class Attention {
     Row* rows;
   };
 
-  // Keys and values are packed by the same tasks.
-  void pack(int64_t task, int worker) {
-    const int64_t head = task / columns_.tasks;
-    const int64_t part = task % columns_.tasks;
-    const int64_t b = head / G;
-    const int64_t g = head % G;
-    auto* scratch_rows = working_.template as<float>(worker * scratch());
-    int32_t* marks = marks_.template as<int32_t>() + head * (S + 1) + 1;
-    bool bad = false;
-    columns_.pack(part, keys_.template as<Element>() + head * columns_.head, scratch_rows,
-                  [&](int64_t s, float* row) {
-                    load_row(x_.key.at(b, g, s), x_.key.dtype, x_.key.stride[3], D, row);
-                    prepare_row(row, D, columns_.depth, x_.prepare_key, s);
-                    marks[s] = hide_if_bad(row, columns_.depth);
-                  });
-    rows_.pack(part, values_.template as<Element>() + head * rows_.head, scratch_rows,
-               [&](int64_t s, float* row) {
-                 load_row(x_.value.at(b, g, s), x_.value.dtype, x_.value.stride[3], D, row);
-                 marks[s] |= hide_if_bad(row, D);
-                 bad = bad || marks[s] != 0;
-               });
-    if (bad) __atomic_store_n(bad_.template as<int32_t>() + head, 1, __ATOMIC_RELAXED);
-  }
-
-  // A weight of 0 does not keep a NaN out of a product, so bad rows are taken out of it, and the
-  // queries that see one are marked at the end.
-  int32_t hide_if_bad(float* row, int64_t width) const {
-    if (all_finite(row, D)) return 0;
-    memset(row, 0, static_cast<size_t>(width) * sizeof(float));
-    return 1;
-  }
-
-  void count_marks(int64_t head) {
-    int32_t* marks = marks_.template as<int32_t>() + head * (S + 1);
-    marks[0] = 0;
-    for (int64_t s = 0; s < S; ++s) marks[s + 1] += marks[s];
-  }
-
   void attend(int64_t b, int64_t h, int64_t first, int worker) {
     const int64_t head = b * G + h / (H / G);
     const int64_t count = T - first < kQueries ? T - first : kQueries;
-    const bool some_bad = bad_.template as<int32_t>()[head] != 0;
     const float scale = reinterpret_cast<const float*>(x_.scale.data)[h * x_.scale.stride[0]];
     const Space space = space_of(worker);
 
@@ -216,7 +141,7 @@ class Attention {
       // A query before the first position sees at most the prefix, and has no angle.
       const int64_t position = t + S - T;
       prepare_row(row, D, columns_.depth, x_.prepare_query, position < 0 ? 0 : position);
-      space.rows[i].bad = hide_if_bad(row, columns_.depth) != 0 || !all_finite(&scale, 1);
+      space.rows[i].bad = hide_if_bad(row, D, columns_.depth) || !all_finite(&scale, 1);
       space.rows[i].top = -kInfinity;
       store(space.rows[i].sums, Floats{});
       put_row<Engine>(row, columns_.depth, space.queries + i * columns_.depth, query_plane());
@@ -237,9 +162,8 @@ class Attention {
     Engine::end();
 
     for (int64_t i = 0; i < count; ++i) {
-      const Seen seen = seen_by(x_, first + i);
-      const int32_t* marks = marks_.template as<int32_t>() + head * (S + 1);
-      const bool bad = space.rows[i].bad || (some_bad && seen.count(marks) > 0);
+      const Seen seen = seen_keys(first + i);
+      const bool bad = space.rows[i].bad || packed_.spoil(head, seen);
       finish(b, h, first + i, space.rows[i], bounded ? offset * kLog2E : space.rows[i].top,
              seen.any(), bad, space.out + i * rows_.width);
     }
@@ -250,15 +174,15 @@ class Attention {
   template <bool kBounded>
   void sweep(int64_t head, int64_t first, int64_t count, float factor, float top,
              const Space& space) const {
-    const Seen lowest = seen_by(x_, first);
-    const Seen highest_seen = seen_by(x_, first + count - 1);
-    const Element* values = values_.template as<Element>() + head * rows_.head;
+    const Seen lowest = seen_keys(first);
+    const Seen highest_seen = seen_keys(first + count - 1);
+    const Element* values = packed_.values(head);
     const ScoreBlocks<Engine> blocks{
         .queries = {space.queries, columns_.depth, query_plane()},
         .rows = round_up(count, Engine::kRowUnit),
         .count = count,
         .columns = columns_,
-        .keys = keys_.template as<Element>() + head * columns_.head,
+        .keys = packed_.keys(head),
         .range = {lowest.prefix, lowest.begin, highest_seen.end},
         .memory = space.scores,
     };
@@ -270,7 +194,7 @@ class Attention {
         [&](int64_t i, int64_t s, int64_t width, float* scores) {
           Element* to = kSharesScores ? reinterpret_cast<Element*>(scores)
                                       : space.weights + i * kBlockPitch<Element>;
-          const Seen seen = seen_by(x_, first + i);
+          const Seen seen = seen_keys(first + i);
           if (seen.all_of(s, s + width)) {
             weigh_row<kBounded, false>(i, s, width, seen, factor, top, scores, to, space);
           } else {
@@ -319,14 +243,11 @@ class Attention {
     memcpy(x_.lse.at(b, h, t), &lse, sizeof lse);
   }
 
+  Seen seen_keys(int64_t t) const { return seen_by(t, T, S, x_.causal, x_.window, x_.prefix); }
+
   int64_t query_plane() const { return kQueries * columns_.depth; }
   int64_t query_bytes() const {
     return padded_bytes(Engine::kPlanes * query_plane() * int64_t{sizeof(Element)});
-  }
-  int64_t loaded_bytes() const {
-    const int64_t keys = columns_.scratch_bytes();
-    const int64_t values = rows_.scratch_bytes();
-    return padded_bytes(keys > values ? keys : values);
   }
   static constexpr int64_t kScoreBytes = ScoreBlocks<Engine>::bytes(kQueries);
   static constexpr int64_t kWeightPlane = kQueries * kBlockPitch<Element>;
@@ -334,7 +255,7 @@ class Attention {
       kSharesScores ? 0 : Engine::kPlanes * kWeightPlane * int64_t{sizeof(Element)};
   int64_t out_bytes() const { return kQueries * rows_.width * int64_t{sizeof(float)}; }
   int64_t scratch() const {
-    return loaded_bytes() + query_bytes() + kScoreBytes + kWeightBytes + out_bytes() +
+    return packed_.scratch_bytes() + query_bytes() + kScoreBytes + kWeightBytes + out_bytes() +
            padded_bytes(kQueries * int64_t{sizeof(Row)});
   }
 
@@ -346,7 +267,7 @@ class Attention {
       return part;
     };
     Space space;
-    space.loaded = reinterpret_cast<float*>(take(loaded_bytes()));
+    space.loaded = reinterpret_cast<float*>(take(packed_.scratch_bytes()));
     space.queries = reinterpret_cast<Element*>(take(query_bytes()));
     space.scores = reinterpret_cast<float*>(take(kScoreBytes));
     space.weights = reinterpret_cast<Element*>(kSharesScores ? reinterpret_cast<char*>(space.scores)
@@ -363,14 +284,11 @@ class Attention {
   const int64_t D = x_.query.shape[3];
   const int64_t G = x_.key.shape[1];
   const int64_t S = x_.key.shape[2];
-  const Columns<Engine> columns_{S, D};
-  const StackedRows<Engine> rows_{S, D};
+  KeysAndValues<Engine> packed_{B * G, S, D};
+  const Columns<Engine>& columns_ = packed_.columns;
+  const StackedRows<Engine>& rows_ = packed_.rows;
   const int threads_;
   const Buffer working_;
-  const Buffer keys_;
-  const Buffer values_;
-  const Buffer marks_;  // (B, G, S + 1) int32: bad keys and values before s, where there are any
-  const Buffer bad_;    // (B, G) int32: whether there are any
 };
 
 // How many bfloat16 hold a prepared row of bfloat16 numbers. Rounding it to one moves a logit by

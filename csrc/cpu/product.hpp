@@ -27,6 +27,7 @@ struct Rows {
   const Element* data;
   int64_t row;
   int64_t plane;
+  int64_t step = 1;  // from column to column; others only with float32 in registers
 };
 
 // What engines share that keep sums in registers. Engine::accumulate adds a few rows of A times a
@@ -70,7 +71,7 @@ struct InRegisters {
     Floats sums[kHeight][2];
 #pragma GCC unroll 12
     for (int i = 0; i < kHeight; ++i) sums[i][0] = sums[i][1] = Floats{};
-    Engine::template accumulate<kHeight>(a.data + m * a.row, a.row, panel, K, sums);
+    Engine::template accumulate<kHeight>(a, m, panel, K, sums);
 #pragma GCC unroll 12
     for (int i = 0; i < kHeight; ++i) take(m + i, sums[i][0], sums[i][1]);
   }
@@ -115,14 +116,15 @@ struct FloatEngine : InRegisters<FloatEngine, float> {
   }
 
   template <int kHeight>
-  static PYSEQ_INLINE void accumulate(const float* a, int64_t a_row, const float* panel, int64_t K,
+  static PYSEQ_INLINE void accumulate(Rows<float> a, int64_t m, const float* panel, int64_t K,
                                       Floats (&sums)[kHeight][2]) {
-    for (int64_t k = 0; k < K; ++k, panel += kColumns) {
+    const float* x = a.data + m * a.row;
+    for (int64_t k = 0; k < K; ++k, panel += kColumns, x += a.step) {
       const Floats first = load(panel);
       const Floats second = load(panel + kLanes);
 #pragma GCC unroll 12
       for (int i = 0; i < kHeight; ++i) {
-        const Floats factor = broadcast(a[i * a_row + k]);
+        const Floats factor = broadcast(x[i * a.row]);
         sums[i][0] += factor * first;
         sums[i][1] += factor * second;
       }
@@ -213,15 +215,16 @@ struct DotEngine : BfloatPacking<1>, InRegisters<DotEngine, uint16_t> {
   static constexpr int kRows = 12;
 
   template <int kHeight>
-  static PYSEQ_INLINE void accumulate(const uint16_t* a, int64_t a_row, const uint16_t* panel,
-                                      int64_t K, Floats (&sums)[kHeight][2]) {
+  static PYSEQ_INLINE void accumulate(Rows<uint16_t> a, int64_t m, const uint16_t* panel, int64_t K,
+                                      Floats (&sums)[kHeight][2]) {
+    const uint16_t* x = a.data + m * a.row;
     for (int64_t k = 0; k < K; k += 2, panel += 2 * kColumns) {
       const __m512bh first = (__m512bh)_mm512_loadu_si512(panel);
       const __m512bh second = (__m512bh)_mm512_loadu_si512(panel + kColumns);
 #pragma GCC unroll 12
       for (int i = 0; i < kHeight; ++i) {
         int32_t pair;
-        memcpy(&pair, a + i * a_row + k, sizeof pair);
+        memcpy(&pair, x + i * a.row + k, sizeof pair);
         const __m512bh factor = (__m512bh)_mm512_set1_epi32(pair);
         sums[i][0] = (Floats)_mm512_dpbf16_ps((__m512)sums[i][0], factor, first);
         sums[i][1] = (Floats)_mm512_dpbf16_ps((__m512)sums[i][1], factor, second);

@@ -4,4 +4,8 @@ namespace pyseq {
 
 void hard_attention(const HardAttention& arguments) { PYSEQ_CALL(hard_attention, arguments) }
 
+void hard_attention_copy_backward(const HardAttentionCopyBackward& arguments) {
+  PYSEQ_CALL(hard_attention_copy_backward, arguments)
+}
+
 }  // namespace pyseq

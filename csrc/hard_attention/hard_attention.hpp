@@ -20,8 +20,19 @@ struct HardAttention {
   int threads;
 };
 
+// grad (B, H, T, D) of the output; grad_value (B, G, S, D): each row of grad, added up in float32
+// where its output was copied from.
+struct HardAttentionCopyBackward {
+  Tensor grad;
+  Tensor index;
+  Tensor grad_value;
+  int threads;
+};
+
 PYSEQ_FOR_EVERY_ISA(hard_attention, HardAttention)
+PYSEQ_FOR_EVERY_ISA(hard_attention_copy_backward, HardAttentionCopyBackward)
 
 void hard_attention(const HardAttention& arguments);
+void hard_attention_copy_backward(const HardAttentionCopyBackward& arguments);
 
 }  // namespace pyseq

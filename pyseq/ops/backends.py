@@ -20,7 +20,7 @@ NOT_BUILT = "running from a checkout that was not built: pip install -e ."
 
 # The ops, and which backends beside the reference have code for each; `pyseq doctor` shows it.
 SERVED_BY: dict[str, tuple[str, ...]] = {
-    "adaptive_attention": ("triton",),
+    "adaptive_attention": ("native", "triton"),
     "cosine_attention": ("native", "triton"),
     "cosine_decode": ("native", "triton"),
     "exponential_smoothing": ("triton",),

@@ -117,11 +117,12 @@ FUSED_NOISE = 4 * 12 * torch.finfo(torch.float32).eps
 
 
 def check(tensors, dtype, backend, op=cosine_attention, **options):
-    fused = backend == "triton"
+    fused = backend in ("native", "triton")
+    rounds = backend == "triton"
     check_correct(
         partial(served(op, backend), **options),
         partial(oracle, **options),
-        partial(rounding_specification if fused else specification, **options),
+        partial(rounding_specification if rounds else specification, **options),
         tensors,
         served_dtype(backend, dtype),
         noise=FUSED_NOISE if fused else FLOAT64_ERROR,

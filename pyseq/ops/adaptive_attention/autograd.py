@@ -4,7 +4,7 @@ import torch
 
 from pyseq.kernels.adaptive_attention import limits
 from pyseq.ops import backends, registration
-from pyseq.ops.adaptive_attention import reference
+from pyseq.ops.adaptive_attention import native, reference
 from pyseq.ops.precision import accumulation_dtype
 
 OP = "adaptive_attention"
@@ -20,7 +20,10 @@ _saved = f"{_tensors}, Tensor measures, {_options}"
 
 def _forward(query, key, value, scale, coefficients, causal, backend):
     options = (scale, coefficients, causal)
-    if backends.choose(OP, backend, _refusals(query, key, value)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(query, key, value))
+    if chosen == "native":
+        return native.forward(query, key, value, *options)
+    if chosen == "triton":
         from pyseq.kernels.adaptive_attention.forward import adaptive_attention_forward
 
         return adaptive_attention_forward(query, key, value, *options)
@@ -38,7 +41,10 @@ def _backward(grad, query, key, value, measures, scale, coefficients, causal, ba
 
 
 def _refusals(query: torch.Tensor, *others: torch.Tensor) -> dict[str, backends.Refusal]:
-    return {"triton": backends.triton_refusal(query, lambda: limits.refuse(query, *others))}
+    return {
+        "triton": backends.triton_refusal(query, lambda: limits.refuse(query, *others)),
+        "native": backends.native_refusal(query, *others),
+    }
 
 
 def _fake(query, *_arguments):

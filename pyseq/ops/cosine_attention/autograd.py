@@ -44,7 +44,10 @@ def _backward(grad, *arguments):
     inputs, (out, lse, *rest) = Inputs(*arguments[:TENSORS]), arguments[TENSORS:]
     norm, eps, causal, window, prefix, _scale_bound, backend, needs = rest
     options = Options(norm, eps, causal, window, prefix)
-    if backends.choose(OP, backend, _refusals(inputs)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(inputs))
+    if chosen == "native":
+        return native.backward(grad, inputs, out, lse, options, needs)
+    if chosen == "triton":
         from pyseq.kernels.cosine_attention.backward import cosine_attention_backward
 
         mask = (causal, window, prefix)

@@ -42,7 +42,10 @@ def _backward(
     backend: str,
     needs: Sequence[bool],
 ):
-    if backends.choose(OP, backend, _refusals(grad, value)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(grad, value))
+    if chosen == "native":
+        return native.backward(grad, query, key, value, index, scale, causal, needs)
+    if chosen == "triton":
         return _triton_backward(grad, query, key, value, index, scale, causal, needs)
     found: list[Tensor | None] = [None] * 3
     if query is not None and key is not None:
