@@ -9,9 +9,6 @@ namespace pyseq::PYSEQ_ISA {
 
 namespace {
 
-constexpr float kLog2E = 1.44269504F;
-constexpr float kLn2 = 0.69314718F;
-constexpr float kVanished = -300;  // 2^kVanished is 0, and no infinity that NaN could come from
 constexpr int64_t kKeysPerBlock = 128;  // multiplied with values at once
 
 template <typename Engine>

@@ -14,9 +14,6 @@ namespace pyseq::PYSEQ_ISA {
 
 namespace {
 
-constexpr float kLog2E = 1.44269504F;
-constexpr float kVanished = -300;  // 2^kVanished is 0, and no infinity that NaN could come from
-
 // Tasks that a batch is cut into at least, however many threads there are.
 constexpr int64_t kTasks = 16;
 constexpr int64_t kQueries = 48;  // of a tile

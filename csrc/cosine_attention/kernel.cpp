@@ -8,10 +8,6 @@ namespace pyseq::PYSEQ_ISA {
 
 namespace {
 
-constexpr float kLog2E = 1.44269504F;
-constexpr float kLn2 = 0.69314718F;
-constexpr float kVanished = -300;  // 2^kVanished is 0, and no infinity that NaN could come from
-
 // With logits up to `bound`, exp(logit - offset) summed over S keys stays below e^64, which times
 // values up to 5e10 fits float32; where the smallest one would vanish the running maximum is
 // needed.

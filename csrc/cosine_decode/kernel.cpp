@@ -3,6 +3,7 @@
 #include "cosine_decode/cosine_decode.hpp"
 #include "cpu/packed_rows.hpp"
 #include "cpu/prepare_row.hpp"
+#include "cpu/seen_keys.hpp"
 
 namespace pyseq::PYSEQ_ISA {
 
@@ -11,33 +12,7 @@ namespace {
 // Keys are shared out in about so many parts, however many threads there are: a result does not
 // depend on them, and what the parts leave behind does not grow with S.
 constexpr int64_t kParts = 128;
-constexpr float kLog2E = 1.44269504F;
-constexpr float kVanished = -300;  // 2^kVanished is 0, and no infinity that NaN could come from
 constexpr float kSmallestNormal = 0x1p-126F;
-
-// The keys that a query sees: the first `prefix`, and those from `begin` to `end`, which is not
-// below `begin`.
-struct Seen {
-  int64_t prefix;
-  int64_t begin;
-  int64_t end;
-
-  bool any() const { return prefix > 0 || begin < end; }
-  bool sees(int64_t key) const { return key < prefix || (begin <= key && key < end); }
-  bool all_of(int64_t first, int64_t last) const {
-    return (begin <= first && last <= end) || last <= prefix;
-  }
-  // Calls body(begin, end) for what is seen of keys first to last.
-  template <typename Body>
-  PYSEQ_INLINE void within(int64_t first, int64_t last, const Body& body) const {
-    const int64_t early = prefix < last ? prefix : last;
-    if (first < early) body(first, early);
-    int64_t from = begin > prefix ? begin : prefix;
-    from = from > first ? from : first;
-    const int64_t to = end < last ? end : last;
-    if (from < to) body(from, to);
-  }
-};
 
 // The keys of an entry that any of its queries sees, counted without those between the prefix and
 // the first window.
@@ -111,15 +86,12 @@ class Decode {
     return found < 0 ? 0 : found < S ? found : S;  // a broken promise must not end in a crash
   }
 
-  Seen seen_by(int64_t length, int64_t t) const {
-    Seen seen = {x_.prefix < length ? x_.prefix : length, 0, length - T + t + 1};
-    if (seen.end < 0) seen.end = 0;
-    if (x_.window > 0 && x_.window < seen.end) seen.begin = seen.end - x_.window;
-    return seen;
+  Seen seen_keys(int64_t length, int64_t t) const {
+    return seen_by(t, T, length, true, x_.window, x_.prefix);
   }
 
   Span span_of(int64_t length) const {
-    const Seen first = seen_by(length, 0);
+    const Seen first = seen_keys(length, 0);
     const int64_t split = first.prefix < first.begin ? first.prefix : first.begin;
     return {length, split, first.begin - split};
   }
@@ -183,8 +155,8 @@ class Decode {
 
   void attend_block(int64_t head, int64_t length, int64_t first, int64_t width, const Part& part,
                     const Space& space) {
-    const Seen low = seen_by(length, 0);
-    const Seen high = seen_by(length, T - 1);
+    const Seen low = seen_keys(length, 0);
+    const Seen high = seen_keys(length, T - 1);
     const bool whole_vectors = width % kLanes == 0;
     const bool whole =
         whole_vectors && Seen{low.prefix, high.begin, low.end}.all_of(first, first + width);
@@ -247,7 +219,7 @@ class Decode {
           }
           for (int r = 0; r < kRows; ++r) {
             // Not with a weight of 0 for what is hidden: 0 * NaN is NaN.
-            const Seen seen = seen_by(length, query_of(row + r));
+            const Seen seen = seen_keys(length, query_of(row + r));
             seen.within(first, first + width, [&](int64_t begin, int64_t end) {
               add_values<From, 1, kKeys>(space.weights + r * kKeys, values, value_stride,
                                          begin - first, end - first, out + r * depth_, depth_,
@@ -275,7 +247,7 @@ class Decode {
     float lanes_of[kLanes];
     store(lanes_of, x);
     for (int lane = 0; lane < kLanes; ++lane) {
-      const Seen seen = seen_by(length, query_of(row + lane / kKeys));
+      const Seen seen = seen_keys(length, query_of(row + lane / kKeys));
       const int64_t key = k + lane % kKeys;
       if (key >= width || !seen.sees(first + key)) lanes_of[lane] = instead[lane];
     }
@@ -306,7 +278,7 @@ class Decode {
   void finish(int64_t head, int64_t r, int worker) {
     const int64_t b = head / G;
     const int64_t length = length_of(b);
-    const Seen seen = seen_by(length, query_of(r));
+    const Seen seen = seen_keys(length, query_of(r));
     float* out = space_of(worker).keys;
     float* ordered = out + depth_;
     memset(out, 0, static_cast<size_t>(depth_) * sizeof(float));

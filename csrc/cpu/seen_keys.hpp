@@ -15,6 +15,17 @@ struct Seen {
   bool all_of(int64_t first, int64_t last) const {
     return (begin <= first && last <= end) || last <= prefix;
   }
+  bool sees(int64_t key) const { return key < prefix || (begin <= key && key < end); }
+  // Calls body(begin, end) for what is seen of keys first to last.
+  template <typename Body>
+  PYSEQ_INLINE void within(int64_t first, int64_t last, const Body& body) const {
+    const int64_t early = prefix < last ? prefix : last;
+    if (first < early) body(first, early);
+    int64_t from = begin > prefix ? begin : prefix;
+    from = from > first ? from : first;
+    const int64_t to = end < last ? end : last;
+    if (from < to) body(from, to);
+  }
   // Of kLanes keys.
   PYSEQ_INLINE Ints hidden(int64_t first) const {
     const Ints key = lanes() + static_cast<int32_t>(first);

@@ -32,6 +32,10 @@ typedef float FloatsInMemory __attribute__((vector_size(4 * kLanes), aligned(4),
 typedef int32_t IntsInMemory __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
 inline constexpr float kInfinity = __builtin_inff();
+inline constexpr float kLog2E = 1.44269504F;
+inline constexpr float kLn2 = 0.69314718F;
+inline constexpr float kVanished =
+    -300;  // 2^kVanished is 0, and no infinity that NaN could come from
 
 constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
