@@ -230,28 +230,28 @@ void cosine_attention_backward(
   const pyseq::Preparation common{
       .norm = norm_named(norm), .eps = eps, .gain = {}, .cos = tensor(cos), .sin = tensor(sin)};
   pyseq::CosineAttentionBackward arguments{
-      .grad = tensor(grad),
-      .query = tensor(query),
-      .key = tensor(key),
-      .value = tensor(value),
-      .scale = tensor(scale),
+      .all = {.grad = tensor(grad),
+              .query = tensor(query),
+              .key = tensor(key),
+              .value = tensor(value),
+              .scale = tensor(scale),
+              .grad_query = output(grad_query),
+              .grad_key = output(grad_key),
+              .grad_value = output(grad_value),
+              .grad_scale = output(grad_scale),
+              .grad_query_gain = output(grad_query_weight),
+              .grad_key_gain = output(grad_key_weight),
+              .prepare_query = common,
+              .prepare_key = common,
+              .causal = causal,
+              .window = window,
+              .prefix = prefix,
+              .threads = threads},
       .out = tensor(out),
       .lse = tensor(lse),
-      .grad_query = output(grad_query),
-      .grad_key = output(grad_key),
-      .grad_value = output(grad_value),
-      .grad_scale = output(grad_scale),
-      .grad_query_gain = output(grad_query_weight),
-      .grad_key_gain = output(grad_key_weight),
-      .prepare_query = common,
-      .prepare_key = common,
-      .causal = causal,
-      .window = window,
-      .prefix = prefix,
-      .threads = threads,
   };
-  arguments.prepare_query.gain = tensor(query_weight);
-  arguments.prepare_key.gain = tensor(key_weight);
+  arguments.all.prepare_query.gain = tensor(query_weight);
+  arguments.all.prepare_key.gain = tensor(key_weight);
   const nb::gil_scoped_release release;
   pyseq::cosine_attention_backward(arguments);
 }

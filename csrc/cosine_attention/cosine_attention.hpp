@@ -1,6 +1,7 @@
 // Softmax attention over normalised, weighted and rotated queries and keys.
 #pragma once
 
+#include "cpu/attention_backward.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/preparation.hpp"
 #include "cpu/tensor.hpp"
@@ -27,35 +28,10 @@ struct CosineAttention {
   int threads;
 };
 
-// What went in and came out, the output's gradient, and the gradients; those that are absent are
-// not wanted. grad_scale (H,), grad_query_gain and grad_key_gain (D,) are float32.
 struct CosineAttentionBackward {
-  Tensor grad;
-  Tensor query;
-  Tensor key;
-  Tensor value;
-  Tensor scale;
+  AttentionBackward all;
   Tensor out;
   Tensor lse;
-  Tensor grad_query;
-  Tensor grad_key;
-  Tensor grad_value;
-  Tensor grad_scale;
-  Tensor grad_query_gain;
-  Tensor grad_key_gain;
-  Preparation prepare_query;
-  Preparation prepare_key;
-  bool causal;
-  int64_t window;
-  int64_t prefix;
-  int threads;
-
-  bool wants_query() const {
-    return grad_query.data != nullptr || grad_scale.data != nullptr ||
-           grad_query_gain.data != nullptr;
-  }
-  bool wants_key() const { return grad_key.data != nullptr || grad_key_gain.data != nullptr; }
-  bool wants_value() const { return grad_value.data != nullptr; }
 };
 
 PYSEQ_FOR_EVERY_ISA(cosine_attention, CosineAttention)

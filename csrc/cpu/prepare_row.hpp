@@ -6,10 +6,10 @@
 
 namespace pyseq::PYSEQ_ISA {
 
-// x^2 summed; n is a multiple of kLanes.
-PYSEQ_INLINE float sum_of_squares(const float* x, int64_t n) {
+// n is a multiple of kLanes.
+PYSEQ_INLINE float dot(const float* a, const float* b, int64_t n) {
   Floats total = {};
-  for (int64_t i = 0; i < n; i += kLanes) total += load(x + i) * load(x + i);
+  for (int64_t i = 0; i < n; i += kLanes) total += load(a + i) * load(b + i);
   return sum(total);
 }
 
@@ -23,7 +23,7 @@ inline float normalise_row(float* x, int64_t D, int64_t padded, const Preparatio
     const float mean = sum(total) / static_cast<float>(D);
     for (int64_t i = 0; i < D; ++i) x[i] -= mean;
   }
-  const float squares = sum_of_squares(x, padded);
+  const float squares = dot(x, x, padded);
   float factor;
   if (to_do.norm == Norm::kL2) {
     const float length = sqrtf(squares);
@@ -83,9 +83,7 @@ inline void prepare_row(float* x, int64_t D, int64_t padded, const Preparation& 
 inline void through_norm(float* d, const float* unit, float factor, int64_t D, int64_t padded,
                          const Preparation& to_do) {
   if (to_do.norm == Norm::kNone) return;
-  Floats products = {};
-  for (int64_t i = 0; i < padded; i += kLanes) products += load(d + i) * load(unit + i);
-  float along = sum(products);
+  float along = dot(d, unit, padded);
   if (to_do.norm != Norm::kL2) along /= static_cast<float>(D);
   // There the factor does not depend on the row.
   if (to_do.norm == Norm::kL2 && factor >= 1 / to_do.eps) along = 0;

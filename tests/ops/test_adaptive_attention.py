@@ -120,6 +120,7 @@ def betas(entropy, coefficients=PUBLISHED):
 # of T = S, in which every size is met as T and as S.
 TILE_SIZES = {
     "reference": list(itertools.product(SIZES, SIZES)),
+    "native": list(itertools.product(SIZES, SIZES)),
     "triton": [
         (1, 1),
         (1, 67),

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pyseq.ops import (
+    adaptive_attention,
     backends,
     cosine_attention,
     cosine_decode,
@@ -23,6 +24,7 @@ from pyseq.ops import (
 )
 from tests.correctness import check_options, random
 from tests.ops import (
+    test_adaptive_attention,
     test_cosine_attention,
     test_cosine_decode,
     test_hard_attention,
@@ -80,6 +82,15 @@ def test_cosine_without_a_bound(dtype, isa):
 def test_hard(T, S, D, causal, dtype, isa):
     tensors = attention_inputs(H=4, G=2, T=T, S=S, D=D)
     test_hard_attention.check(tensors, dtype, "native", causal=causal)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("T", "S", "D", "causal"), [(1, 1, 8, True), (70, 300, 20, True), (97, 33, 80, False)]
+)
+def test_adaptive(T, S, D, causal, dtype, isa):
+    tensors = attention_inputs(H=4, G=2, T=T, S=S, D=D)
+    test_adaptive_attention.check(tensors, dtype, "native", causal=causal)
 
 
 def test_hard_scores_that_are_infinite_or_nan(isa):
@@ -159,11 +170,20 @@ def test_every_symbol_is_exact(weight, isa):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_no_bit(threads, isa):
     x = attention_inputs(H=4, G=2, T=130, S=150, D=32)
-    query, key, value = (y.float() for y in x.values())
+    leaves = [y.float().requires_grad_() for y in x.values()]
+    scale = torch.tensor(9.0, requires_grad=True)
+    gain = random(32, seed=5).float().requires_grad_()
 
     def results():
-        yield cosine_attention(query, key, value, scale=9.0, causal=True, backend="native")
-        yield hard_attention(query, key, value, causal=True, backend="native")
+        for op, rest in (
+            (partial(cosine_attention, scale=scale, query_weight=gain, key_weight=gain),
+             [scale, gain]),
+            (hard_attention, []),
+            (adaptive_attention, []),
+        ):  # fmt: skip
+            out = op(*leaves, causal=True, backend="native")
+            yield out
+            yield from torch.autograd.grad(out.square().sum(), [*leaves, *rest])
 
     before = torch.get_num_threads()
     try:

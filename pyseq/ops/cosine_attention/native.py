@@ -47,8 +47,7 @@ def backward(
     query, scale = inputs.query, inputs.scale
     (H, D), rest = query.shape[1::2], [backends.as_float32(x) for x in inputs[4:]]
     found: list[Tensor | None] = [
-        torch.empty_like(x) if need else None
-        for x, need in zip(inputs[:3], needs[:3], strict=True)
+        torch.empty_like(x) if need else None for x, need in zip(inputs[:3], needs[:3], strict=True)
     ]
     found += [
         query.new_empty(size, dtype=torch.float32) if need else None
