@@ -81,6 +81,7 @@ void gather_windows(const pyseq::SymbolSource& source, const Offsets& offsets, c
 }
 
 using Array = nb::ndarray<nb::device::cpu>;
+using OptionalArray = std::optional<Array>;
 
 // The kernels' own view; the caller keeps the array alive.
 pyseq::Tensor tensor(const Array& array) {
@@ -149,6 +150,10 @@ void hard_attention(const Array& query, const Array& key, const Array& value, co
   pyseq::hard_attention(arguments);
 }
 
+pyseq::Sharpness sharpness(const std::vector<float>& coefficients, float least_entropy) {
+  return {coefficients.data(), static_cast<int64_t>(coefficients.size()), least_entropy};
+}
+
 void adaptive_attention(const Array& query, const Array& key, const Array& value, const Array& out,
                         const Array& measures, float scale, const std::vector<float>& coefficients,
                         float least_entropy, bool causal, int threads) {
@@ -159,14 +164,43 @@ void adaptive_attention(const Array& query, const Array& key, const Array& value
       .out = output(out),
       .measures = tensor(measures),
       .scale = scale,
-      .coefficients = coefficients.data(),
-      .degree = static_cast<int64_t>(coefficients.size()) - 1,
-      .least_entropy = least_entropy,
+      .sharpness = sharpness(coefficients, least_entropy),
       .causal = causal,
       .threads = threads,
   };
   const nb::gil_scoped_release release;
   pyseq::adaptive_attention(arguments);
+}
+
+void adaptive_attention_backward(const Array& grad, const Array& query, const Array& key,
+                                 const Array& value, const Array& scale, const Array& measures,
+                                 const OptionalArray& grad_query, const OptionalArray& grad_key,
+                                 const OptionalArray& grad_value,
+                                 const std::vector<float>& coefficients, float least_entropy,
+                                 bool causal, int threads) {
+  const pyseq::AdaptiveAttentionBackward arguments{
+      .all = {.grad = tensor(grad),
+              .query = tensor(query),
+              .key = tensor(key),
+              .value = tensor(value),
+              .scale = tensor(scale),
+              .grad_query = output(grad_query),
+              .grad_key = output(grad_key),
+              .grad_value = output(grad_value),
+              .grad_scale = {},
+              .grad_query_gain = {},
+              .grad_key_gain = {},
+              .prepare_query = {},
+              .prepare_key = {},
+              .causal = causal,
+              .window = 0,
+              .prefix = 0,
+              .threads = threads},
+      .measures = tensor(measures),
+      .sharpness = sharpness(coefficients, least_entropy),
+  };
+  const nb::gil_scoped_release release;
+  pyseq::adaptive_attention_backward(arguments);
 }
 
 void hard_attention_copy_backward(const Array& grad, const Array& index, const Array& grad_value,
@@ -188,8 +222,6 @@ pyseq::Norm norm_named(const std::optional<std::string>& name) {
   if (*name == "layer") return pyseq::Norm::kLayer;
   throw nb::value_error("a norm that no kernel knows");
 }
-
-using OptionalArray = std::optional<Array>;
 
 void cosine_attention(const Array& query, const Array& key, const Array& value, const Array& scale,
                       const OptionalArray& query_weight, const OptionalArray& key_weight,
@@ -356,6 +388,11 @@ NB_MODULE(_core, module) {
   module.def("adaptive_attention", &adaptive_attention, "query"_a.noconvert(), "key"_a.noconvert(),
              "value"_a.noconvert(), "out"_a.noconvert(), "measures"_a.noconvert(), "scale"_a,
              "coefficients"_a, "least_entropy"_a, "causal"_a, "threads"_a);
+  module.def("adaptive_attention_backward", &adaptive_attention_backward, "grad"_a.noconvert(),
+             "query"_a.noconvert(), "key"_a.noconvert(), "value"_a.noconvert(),
+             "scale"_a.noconvert(), "measures"_a.noconvert(), "grad_query"_a.noconvert().none(),
+             "grad_key"_a.noconvert().none(), "grad_value"_a.noconvert().none(), "coefficients"_a,
+             "least_entropy"_a, "causal"_a, "threads"_a);
   module.def("hard_attention_copy_backward", &hard_attention_copy_backward, "grad"_a.noconvert(),
              "index"_a.noconvert(), "grad_value"_a.noconvert(), "threads"_a);
   module.def("cosine_attention", &cosine_attention, "query"_a.noconvert(), "key"_a.noconvert(),

@@ -6,4 +6,8 @@ void adaptive_attention(const AdaptiveAttention& arguments) {
   PYSEQ_CALL(adaptive_attention, arguments)
 }
 
+void adaptive_attention_backward(const AdaptiveAttentionBackward& arguments) {
+  PYSEQ_CALL(adaptive_attention_backward, arguments)
+}
+
 }  // namespace pyseq

@@ -133,14 +133,8 @@ class Attention {
     }
     row.total = sum(total[0] + total[1]);
     row.nats = logf(row.total) - kLn2 * sum(moment[0] + moment[1]) / row.total;
-    row.beta = sharpness(row.nats);
+    row.beta = x_.sharpness.beta(row.nats);
     row.sharpened = 0;
-  }
-
-  float sharpness(float nats) const {
-    float found = 0;
-    for (int64_t i = 0; i <= x_.degree; ++i) found = found * nats + x_.coefficients[i];
-    return nats > x_.least_entropy && found > 1 ? found : 1;
   }
 
   void weigh(const float* centred, int64_t width, Row& row, Element* weights) const {

@@ -33,7 +33,10 @@ def _forward(query, key, value, scale, coefficients, causal, backend):
 
 def _backward(grad, query, key, value, measures, scale, coefficients, causal, backend, needs):
     options = (scale, coefficients, causal)
-    if backends.choose(OP, backend, _refusals(query, key, value)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(query, key, value))
+    if chosen == "native":
+        return native.backward(grad, query, key, value, measures, *options, needs)
+    if chosen == "triton":
         from pyseq.kernels.adaptive_attention.backward import adaptive_attention_backward
 
         return adaptive_attention_backward(grad, query, key, value, measures, *options, needs)

@@ -34,3 +34,31 @@ def forward(
         torch.get_num_threads(),
     )
     return out, measures
+
+
+def backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    measures: Tensor,
+    scale: float,
+    coefficients: Sequence[float],
+    causal: bool,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of query, key and value, None where not needed."""
+    inputs = [x.detach() for x in (query, key, value)]
+    found = [torch.empty_like(x) if need else None for x, need in zip(inputs, needs, strict=True)]
+    backends.core().adaptive_attention_backward(
+        grad.detach(),
+        *inputs,
+        query.new_full((), scale, dtype=torch.float32).expand(query.shape[1]),
+        measures,
+        *found,
+        list(coefficients),
+        LEAST_ENTROPY,
+        causal,
+        torch.get_num_threads(),
+    )
+    return found
