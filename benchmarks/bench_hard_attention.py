@@ -61,7 +61,8 @@ def _case(shape: Shape, dtype: torch.dtype, device: str, quick: bool) -> Case:
     ]
     for name, build in attention.sdpa_peers(device, _as_they_are, shape.D**-0.5).items():
         contestants.append(Contestant(name, partial(_soft, build), peer=True, optional=True))
-    if shape.B * shape.H * shape.T**2 * dtype.itemsize <= LARGEST_LOGITS[device]:
+    small = shape.B * shape.H * shape.T**2 * dtype.itemsize <= LARGEST_LOGITS[device]
+    if small and (quick or ceilings.multiplies(device, dtype)):
         contestants.append(Contestant("eager", _eager, peer=True, optional=True))
     tflop = shape.tflop / 2  # no product with the values
     return Case(

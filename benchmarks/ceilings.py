@@ -37,13 +37,23 @@ def arithmetic(device: str, quick: bool, dtype: torch.dtype) -> list[Ceiling]:
     that, by AMX tiles or dot products. Kernels that make float32 of six products of bfloat16, as
     ours do with AMX, can pass the float32 peak.
     """
-    found = gemm(device, quick, dtype)
+    found = gemm(device, quick, dtype) if multiplies(device, dtype) else []
     if device == "cpu" and backends.refuse_native() is None:
         name = str(dtype).removeprefix("torch.")
         tasks = 1 if quick else PEAK_TASKS
         amount = tasks * backends.core().peak(name, 1, 1) / 1e12
         found.append(Ceiling(f"{name} peak", "TFLOP/s", amount, partial(_peak, name, tasks)))
     return found
+
+
+def multiplies(device: str, dtype: torch.dtype) -> bool:
+    """Whether PyTorch's matrix products of `dtype` are worth waiting for there.
+
+    Those of bfloat16 take minutes on a CPU that has no instructions for them.
+    """
+    if device == "cuda" or dtype == torch.float32 or backends.refuse_native() is not None:
+        return True
+    return backends.core().isa() in ("avx512_bf16", "amx")
 
 
 def _peak(dtype: str, tasks: int, _: Any) -> Call:
