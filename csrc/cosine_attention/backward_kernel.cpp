@@ -23,10 +23,11 @@ class SoftmaxWeights {
   bool begin(Row& row, int64_t b, int64_t h, int64_t t, const float* grad, float* out) const {
     const float lse = *reinterpret_cast<const float*>(x_.lse.at(b, h, t));
     const int64_t D = x_.all.query.shape[3];
-    const int64_t padded = round_up(D, kLanes);
     load_row(x_.out.at(b, h, t), x_.out.dtype, x_.out.stride[3], D, out);
-    memset(out + D, 0, static_cast<size_t>(padded - D) * sizeof(float));
-    row = {lse * kLog2E, dot(grad, out, padded), 0, 0};
+    // In the order in which dP is summed, so that both are the same where there is one key.
+    float delta = 0;
+    for (int64_t d = 0; d < D; ++d) delta += grad[d] * out[d];
+    row = {lse * kLog2E, delta, 0, 0};
     return all_finite(&lse, 1);
   }
 

@@ -156,9 +156,11 @@ class AttentionGradient {
           !seen_keys(t).any() || !weights_.begin(row.of, tile.b, tile.h, t, grad, space.loaded);
       if (row.absent) memset(grad, 0, static_cast<size_t>(depth_) * sizeof(float));
     }
+    const Row* const rows = tile.rows;
     const auto copy = [&](const float* from, float factor) {
       return [=, this](int64_t i, float* to) {
-        for (int64_t d = 0; d < D; ++d) to[d] = factor * from[i * depth_ + d];
+        // Not 0 times a factor that may be NaN.
+        for (int64_t d = 0; d < D; ++d) to[d] = rows[i].absent ? 0 : factor * from[i * depth_ + d];
       };
     };
     const StackedRows<Engine> packed{tile.count, D};
