@@ -27,7 +27,7 @@ class SoftmaxWeights {
     // In the order in which dP is summed, so that both are the same where there is one key.
     float delta = 0;
     for (int64_t d = 0; d < D; ++d) delta += grad[d] * out[d];
-    row = {lse * kLog2E, delta, 0, 0};
+    row = {static_cast<float>(double{lse} * 1.4426950408889634), delta, 0, 0};
     return all_finite(&lse, 1);
   }
 
@@ -35,6 +35,8 @@ class SoftmaxWeights {
   PYSEQ_INLINE void differentiate(Row& row, const Seen& seen, int64_t first, int64_t width,
                                   float scale, float* weights, float* scores) const {
     const float factor = scale * kLog2E;
+    // The weight of a single key is 1, whatever its score; rounding would not leave 0 of it.
+    const float moves = seen.count() == 1 ? 0 : 1;
     Floats mean = {};
     Floats rest = {};
     for (int64_t j = 0; j < width; j += kLanes) {
@@ -42,7 +44,7 @@ class SoftmaxWeights {
       const Floats power = maximum(score * factor - row.lse, broadcast(kVanished));
       Floats weight = exp2<7>(power);
       if constexpr (kMasked) weight = seen.hidden(first + j) ? Floats{} : weight;
-      const Floats found = weight * (load(scores + j) - row.delta);
+      const Floats found = weight * (load(scores + j) - row.delta) * moves;
       mean += weight * score;
       rest += found;
       store(weights + j, weight);

@@ -227,7 +227,8 @@ class Attention {
   void finish(int64_t b, int64_t h, int64_t t, const Row& row, float top, bool sees, bool bad,
               float* out) const {
     const float total = sum(load(row.sums));
-    float lse = top * kLn2 + logf(total);
+    // In double, as the gradient's weights are only as exact as this.
+    float lse = static_cast<float>(double{top} * 0.6931471805599453 + double{logf(total)});
     const Floats share = broadcast(1 / total);
     for (int64_t d = 0; d < rows_.width; d += kLanes) store(out + d, load(out + d) * share);
     if (!sees || bad) {

@@ -12,6 +12,10 @@ struct Seen {
   int64_t end;
 
   bool any() const { return prefix > 0 || begin < end; }
+  int64_t count() const {
+    const int64_t from = begin < prefix ? prefix : begin;
+    return prefix + (from < end ? end - from : 0);
+  }
   bool all_of(int64_t first, int64_t last) const {
     return (begin <= first && last <= end) || last <= prefix;
   }
