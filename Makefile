@@ -35,7 +35,7 @@ bench: $(VENV)/.installed-for-development
 SANITIZED := build/sanitize
 sanitize: $(VENV)/.installed-for-development
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
-	cp -rL pyseq tests pyproject.toml $(SANITIZED) && rm -f $(SANITIZED)/pyseq/_core*.so
+	cp -rL pyseq tests benchmarks pyproject.toml $(SANITIZED) && rm -f $(SANITIZED)/pyseq/_core*.so
 	$(BIN)/cmake -G Ninja -S csrc -B $(SANITIZED)/objects -DCMAKE_BUILD_TYPE=Release \
 		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DPYSEQ_SANITIZE=address,undefined \
