@@ -17,6 +17,7 @@
 #include "cosine_decode/cosine_decode.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/parallel.hpp"
+#include "exponential_smoothing/exponential_smoothing.hpp"
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
 #include "hard_attention/hard_attention.hpp"
@@ -129,6 +130,10 @@ pyseq::Tensor tensor(const std::optional<Array>& array) {
   return array.has_value() ? tensor(*array) : pyseq::Tensor{};
 }
 
+pyseq::Tensor output(const std::optional<Array>& array) {
+  return array.has_value() ? output(*array) : pyseq::Tensor{};
+}
+
 void hard_attention(const Array& query, const Array& key, const Array& value, const Array& out,
                     const Array& index, bool causal, int threads) {
   const pyseq::HardAttention arguments{
@@ -207,6 +212,37 @@ void cosine_decode(const Array& query, const Array& key, const Array& value, con
   };
   const nb::gil_scoped_release release;
   pyseq::cosine_decode(arguments);
+}
+
+void exponential_smoothing(const Array& values, const Array& alpha, const Array& initial,
+                           const Array& out, int threads) {
+  const pyseq::ExponentialSmoothing arguments{
+      .values = tensor(values),
+      .alpha = tensor(alpha),
+      .initial = tensor(initial),
+      .out = output(out),
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::exponential_smoothing(arguments);
+}
+
+void exponential_smoothing_backward(const Array& grad, const Array& values, const Array& alpha,
+                                    const Array& initial, const OptionalArray& d_values,
+                                    const OptionalArray& d_alpha, const OptionalArray& d_initial,
+                                    int threads) {
+  const pyseq::ExponentialSmoothingBackward arguments{
+      .grad = tensor(grad),
+      .values = tensor(values),
+      .alpha = tensor(alpha),
+      .initial = tensor(initial),
+      .d_values = output(d_values),
+      .d_alpha = output(d_alpha),
+      .d_initial = output(d_initial),
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::exponential_smoothing_backward(arguments);
 }
 
 void prepare_keys(const Array& key, const OptionalArray& key_weight, const OptionalArray& cos,
@@ -297,3 +333,9 @@ NB_MODULE(_core, module) {
              "bias"_a.noconvert().none(), "center"_a.noconvert(), "spread"_a.noconvert(),
              "out"_a.noconvert(), "stride"_a, "threads"_a);
 }
+  module.def("exponential_smoothing", &exponential_smoothing, "values"_a.noconvert(),
+             "alpha"_a.noconvert(), "initial"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+  module.def("exponential_smoothing_backward", &exponential_smoothing_backward,
+             "grad"_a.noconvert(), "values"_a.noconvert(), "alpha"_a.noconvert(),
+             "initial"_a.noconvert(), "d_values"_a.noconvert().none(),
+             "d_alpha"_a.noconvert().none(), "d_initial"_a.noconvert().none(), "threads"_a);
