@@ -292,6 +292,26 @@ void patch_embed(const Array& samples, const Array& weight, const OptionalArray&
   pyseq::patch_embed(arguments);
 }
 
+void patch_embed_backward(const Array& grad, const Array& samples, const Array& weight,
+                          const Array& center, const Array& spread, const OptionalArray& d_samples,
+                          const OptionalArray& d_weight, const OptionalArray& d_bias,
+                          int64_t stride, int threads) {
+  const pyseq::PatchEmbedBackward arguments{
+      .grad = tensor(grad),
+      .samples = tensor(samples),
+      .weight = tensor(weight),
+      .center = tensor(center),
+      .spread = tensor(spread),
+      .d_samples = output(d_samples),
+      .d_weight = output(d_weight),
+      .d_bias = output(d_bias),
+      .stride = stride,
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::patch_embed_backward(arguments);
+}
+
 }  // namespace
 
 NB_MODULE(_core, module) {
@@ -325,6 +345,12 @@ NB_MODULE(_core, module) {
              "lengths"_a.noconvert().none(), "cos"_a.noconvert().none(), "sin"_a.noconvert().none(),
              "out"_a.noconvert(), "norm"_a.none(), "eps"_a, "window"_a, "prefix"_a,
              "offset"_a.none(), "threads"_a);
+  module.def("exponential_smoothing", &exponential_smoothing, "values"_a.noconvert(),
+             "alpha"_a.noconvert(), "initial"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+  module.def("exponential_smoothing_backward", &exponential_smoothing_backward,
+             "grad"_a.noconvert(), "values"_a.noconvert(), "alpha"_a.noconvert(),
+             "initial"_a.noconvert(), "d_values"_a.noconvert().none(),
+             "d_alpha"_a.noconvert().none(), "d_initial"_a.noconvert().none(), "threads"_a);
   module.def("prepare_keys", &prepare_keys, "key"_a.noconvert(), "key_weight"_a.noconvert().none(),
              "cos"_a.noconvert().none(), "sin"_a.noconvert().none(), "out"_a.noconvert(),
              "norm"_a.none(), "eps"_a, "position"_a, "threads"_a);
@@ -332,10 +358,9 @@ NB_MODULE(_core, module) {
   module.def("patch_embed", &patch_embed, "samples"_a.noconvert(), "weight"_a.noconvert(),
              "bias"_a.noconvert().none(), "center"_a.noconvert(), "spread"_a.noconvert(),
              "out"_a.noconvert(), "stride"_a, "threads"_a);
+  module.def("patch_embed_backward", &patch_embed_backward, "grad"_a.noconvert(),
+             "samples"_a.noconvert(), "weight"_a.noconvert(), "center"_a.noconvert(),
+             "spread"_a.noconvert(), "d_samples"_a.noconvert().none(),
+             "d_weight"_a.noconvert().none(), "d_bias"_a.noconvert().none(), "stride"_a,
+             "threads"_a);
 }
-  module.def("exponential_smoothing", &exponential_smoothing, "values"_a.noconvert(),
-             "alpha"_a.noconvert(), "initial"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
-  module.def("exponential_smoothing_backward", &exponential_smoothing_backward,
-             "grad"_a.noconvert(), "values"_a.noconvert(), "alpha"_a.noconvert(),
-             "initial"_a.noconvert(), "d_values"_a.noconvert().none(),
-             "d_alpha"_a.noconvert().none(), "d_initial"_a.noconvert().none(), "threads"_a);

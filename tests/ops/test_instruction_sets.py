@@ -17,14 +17,16 @@ from pyseq.ops import (
     backends,
     cosine_attention,
     cosine_decode,
+    exponential_smoothing,
     hard_attention,
     patch_embed,
     prepare_keys,
 )
-from tests.correctness import check_options, random
+from tests.correctness import check_correct, check_options, random, served
 from tests.ops import (
     test_cosine_attention,
     test_cosine_decode,
+    test_exponential_smoothing,
     test_hard_attention,
     test_patch_embed,
     test_prepare_keys,
@@ -156,12 +158,50 @@ def test_every_symbol_is_exact(weight, isa):
     assert torch.equal(out, expected[None, :, None].expand_as(out))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_many_patches(dtype, isa):
+    """More than one thread's share, across rows; an oracle of loops would take minutes."""
+    tensors = test_patch_embed.inputs(B=3, T=25 * 999 + 3, C=270, P=7)
+    options = {"stride": 5, "pad_end": True, "center": 0.3, "spread": 1.7}
+    check_correct(
+        partial(served(patch_embed, "native"), **options),
+        partial(test_patch_embed.specification, **options),
+        partial(test_patch_embed.specification, **options),
+        tensors,
+        dtype,
+    )
+
+
+# Tiles are of 64 to 512 features of heads and rows side by side, blocks of 16 steps.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("strides", ["contiguous", "heads_first", "time_last", "every_other"])
+@pytest.mark.parametrize(("T", "H", "D"), [(1, 1, 1), (15, 3, 1), (33, 2, 64), (17, 9, 57)])
+def test_smoothing(T, H, D, strides, dtype, isa):
+    tensors = test_exponential_smoothing.inputs(B=2, T=T, H=H, D=D)
+    tensors["values"] = test_exponential_smoothing.STRIDES_OF_TIME[strides](tensors["values"])
+    test_exponential_smoothing.check(tensors, dtype, "native")
+
+
+def with_gradients(op, *tensors):
+    """The output and the gradient of each tensor."""
+    leaves = [x.clone().requires_grad_() for x in tensors]
+    out = op(*leaves)
+    return out, *torch.autograd.grad(out.square().sum(), leaves)
+
+
+# Sizes of which every thread gets a share.
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_no_bit(threads, isa):
     x = attention_inputs(H=4, G=2, T=130, S=150, D=32)
     query, key, value = (y.float() for y in x.values())
+    series = [random(3, 12000), random(300, 16), random(300)]
+    sequences = [random(2, 530, 4, 257), torch.linspace(0.02, 0.9, 4), random(4, 257)]
+    embed = partial(patch_embed, stride=7, pad_end=True, backend="native")
 
     def results():
+        yield from with_gradients(embed, *(y.float() for y in series))
+        smooth = partial(exponential_smoothing, backend="native")
+        yield from with_gradients(smooth, *(y.float() for y in sequences))
         yield cosine_attention(query, key, value, scale=9.0, causal=True, backend="native")
         yield hard_attention(query, key, value, causal=True, backend="native")
 
