@@ -36,10 +36,15 @@ struct Sizes {
 // sums are added at the end.
 struct WeightGradient {
   static constexpr int64_t kBlock = 64;   // patches that are summed in registers
-  static constexpr int64_t kGroup = 256;  // features of a task
+  static constexpr int64_t kGroup = 512;  // features of a task
+  static constexpr int64_t kStrip = 128;  // features whose gradients are packed at once
   static constexpr int64_t kMostParts = 64;
-  static constexpr int64_t kShortest = 1024;  // patches of a part: of P at least, else sums are
-                                              // more than what is summed
+  // Patches of a part; P at least, or the sums would be more than what is summed.
+  static constexpr int64_t kShortest = 1024;
+
+  // Of the packed gradient; a line more than its rows, so that those of a patch, which are written
+  // one after the other, are not all in the same set of the cache.
+  static constexpr int64_t kPanel = (kBlock + 1) * kColumns;
 
   const PatchEmbedBackward& x;
   const Sizes size{x};
@@ -53,8 +58,8 @@ struct WeightGradient {
   const int64_t parts = (size.M + part - 1) / part;
   const int64_t patches_bytes = floats(rows * kBlock);
   const int64_t series_bytes = floats(kBlock * size.P + kLanes);
-  const int64_t packed_bytes = floats(kBlock * kGroup);
-  const int64_t scratch = patches_bytes + series_bytes + packed_bytes + floats(2 * kGroup);
+  const int64_t packed_bytes = floats(kStrip / kColumns * kPanel);
+  const int64_t scratch = patches_bytes + series_bytes + packed_bytes + floats(2 * kStrip);
   const Buffer working{size.threads * scratch};
   const Buffer sums{parts * rows * width * int64_t{sizeof(float)}};
 
@@ -69,27 +74,40 @@ struct WeightGradient {
     return sums.as<float>() + (number * rows + row) * width;
   }
 
+  // Features from c on of the gradients of patches m to m + count - 1.
+  struct Strip {
+    int64_t m, count, c;
+  };
+
   void sum_part(int64_t number, int64_t group, int worker) const {
     const int64_t first = group * kGroup;
-    const int64_t columns = smaller(width - first, kGroup);
+    const int64_t last = smaller(width, first + kGroup);
     const int64_t begin = number * part;
     const int64_t end = smaller(begin + part, size.M);
     auto* a = working.as<float>(worker * scratch);
     auto* series = working.as<float>(worker * scratch + patches_bytes);
     auto* b = working.as<float>(worker * scratch + patches_bytes + series_bytes);
-    float* const to = sum(number, 0) + first;
     for (int64_t m = begin; m < end; m += kBlock) {
       const int64_t count = smaller(end - m, kBlock);
       if (samples > 0) put_patches(m, count, series, a);
       for (int64_t k = 0; needs_bias && k < count; ++k) a[samples * kBlock + k] = 1;
-      pack_grad(m, count, first, columns, b);
-      const Rows<float> left{a, kBlock, 0};
-      const Panels<float> right{b, kBlock * kColumns, 0};
-      if (m == begin) {
-        FloatEngine::multiply<false>(left, right, to, width, rows, columns, count);
-      } else {
-        FloatEngine::multiply<true>(left, right, to, width, rows, columns, count);
+      for (int64_t c = first; c < last; c += kStrip) {
+        const Strip strip{m, count, c};
+        const Strip next = c + kStrip < last ? Strip{m, count, c + kStrip}
+                                             : Strip{m + kBlock, end - m - kBlock, first};
+        const int64_t columns = smaller(width - c, kStrip);
+        pack_grad(strip, next, columns, b);
+        multiply(m == begin, {a, kBlock, 0}, {b, kPanel, 0}, sum(number, 0) + c, columns, count);
       }
+    }
+  }
+
+  void multiply(bool first, Rows<float> a, Panels<float> b, float* to, int64_t columns,
+                int64_t count) const {
+    if (first) {
+      FloatEngine::multiply<false>(a, b, to, width, rows, columns, count);
+    } else {
+      FloatEngine::multiply<true>(a, b, to, width, rows, columns, count);
     }
   }
 
@@ -104,19 +122,30 @@ struct WeightGradient {
              });
   }
 
-  // Features first to first + columns - 1 of patches m to m + count - 1, zeros from C on.
-  void pack_grad(int64_t m, int64_t count, int64_t first, int64_t columns, float* b) const {
-    float* pair = b + kBlock * kGroup;
-    const int64_t there = smaller(size.C - first, columns);
-    memset(pair, 0, static_cast<size_t>(2 * kGroup) * sizeof(float));
-    for (int64_t k = 0; k < count; k += 2) {
-      for (int64_t j = 0; j < 2 && k + j < count; ++j) {
-        const int64_t patch = m + k + j;
-        load_row(x.grad.at(patch / size.N, patch % size.N, first), x.grad.dtype, x.grad.stride[2],
-                 there, pair + j * kGroup);
+  // A strip's gradients, `columns` of each patch, zeros from C on.
+  void pack_grad(const Strip& strip, const Strip& next, int64_t columns, float* b) const {
+    float* pair = b + kStrip / kColumns * kPanel;
+    const int64_t there = smaller(size.C - strip.c, columns);
+    memset(pair, 0, static_cast<size_t>(2 * kStrip) * sizeof(float));
+    for (int64_t k = 0; k < strip.count; k += 2) {
+      for (int64_t j = 0; j < 2 && k + j < strip.count; ++j) {
+        load_row(grad(strip, k + j), x.grad.dtype, x.grad.stride[2], there, pair + j * kStrip);
+        if (k + j < next.count) prefetch(grad(next, k + j), columns);
       }
-      FloatEngine::pack_two_rows(pair, kGroup, columns, b + k * kColumns, kBlock * kColumns, 0,
-                                 nullptr);
+      FloatEngine::pack_two_rows(pair, kStrip, columns, b + k * kColumns, kPanel, 0, nullptr);
+    }
+  }
+
+  const char* grad(const Strip& strip, int64_t k) const {
+    const int64_t patch = strip.m + k;
+    return x.grad.at(patch / size.N, patch % size.N, strip.c);
+  }
+
+  // Asks for what is packed next, so that it comes while the strip before it is multiplied.
+  void prefetch(const char* from, int64_t features) const {
+    constexpr int64_t kLine = 64;
+    for (int64_t i = 0; i < features * size_of(x.grad.dtype); i += kLine) {
+      __builtin_prefetch(from + i, 0, 2);
     }
   }
 

@@ -119,17 +119,20 @@ void finish_writing() {
 #endif
 }
 
-// float32 with multiply-adds; the sums stay in registers until they are written.
+// float32 with multiply-adds; the sums stay in registers until they are written, those of long
+// patches for a part of them at a time: what rounding loses in a long sum grows with its length.
 template <DType kOut, bool kStreams>
 struct FloatProduct {
   static constexpr int64_t kPatches = 4 * FloatEngine::kRows;  // of a task
+  static constexpr int64_t kLong = 512;                        // samples
+  static constexpr int64_t kPart = 256;
 
   const PatchEmbed& x;
   const Sizes size{x};
   const int64_t panel = size.P * kColumns;
   const int64_t samples = padded_bytes((kPatches * size.P + kLanes) * int64_t{sizeof(float)});
-  const int64_t scratch =
-      samples + padded_bytes((kPatches + kColumns) * size.P * int64_t{sizeof(float)});
+  const int64_t rows = padded_bytes((kPatches + kColumns) * size.P * int64_t{sizeof(float)});
+  const int64_t scratch = samples + patches + kPatches * kColumns * int64_t{sizeof(float)};
   const Buffer working{size.threads * scratch};
   const Buffer weight{size.panels * panel * int64_t{sizeof(float)}};
   const Buffer bias{size.panels * kColumns * int64_t{sizeof(float)}};
@@ -181,9 +184,28 @@ struct FloatProduct {
       const auto write = [&](int64_t m, Floats one, Floats other) {
         put<kOut, kStreams>(left + one, right + other, columns, to + m * row);
       };
-      FloatEngine::for_rows({a, size.P, 0}, weight.as<float>() + p * panel, count, size.P, write);
+      const float* w = weight.as<float>() + p * panel;
+      if (size.P < kLong) {
+        FloatEngine::for_rows({a, size.P, 0}, w, count, size.P, write);
+      } else {
+        const float* sums = sum_in_parts(a, w, count, worker);
+        for (int64_t m = 0; m < count; ++m, sums += kColumns) {
+          write(m, load(sums), load(sums + kLanes));
+        }
+      }
     }
     finish_writing<kStreams>();
+  }
+
+  const float* sum_in_parts(const float* a, const float* w, int64_t count, int worker) const {
+    auto* sums = working.as<float>(worker * scratch + samples + patches);
+    memset(sums, 0, static_cast<size_t>(count * kColumns) * sizeof(float));
+    for (int64_t k = 0; k < size.P; k += kPart) {
+      const int64_t depth = size.P - k < kPart ? size.P - k : kPart;
+      FloatEngine::multiply<true>({a + k, size.P, 0}, {w + k * kColumns, panel, 0}, sums, kColumns,
+                                  count, kColumns, depth);
+    }
+    return sums;
   }
 };
 
