@@ -18,6 +18,7 @@
 #include "cosine_decode/cosine_decode.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/parallel.hpp"
+#include "exponential_smoothing/exponential_smoothing.hpp"
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
 #include "hard_attention/hard_attention.hpp"
@@ -133,6 +134,10 @@ pyseq::Tensor output(const std::optional<Array>& array) {
 
 pyseq::Tensor tensor(const std::optional<Array>& array) {
   return array.has_value() ? tensor(*array) : pyseq::Tensor{};
+}
+
+pyseq::Tensor output(const std::optional<Array>& array) {
+  return array.has_value() ? output(*array) : pyseq::Tensor{};
 }
 
 void hard_attention(const Array& query, const Array& key, const Array& value, const Array& out,
@@ -315,6 +320,37 @@ void cosine_decode(const Array& query, const Array& key, const Array& value, con
   pyseq::cosine_decode(arguments);
 }
 
+void exponential_smoothing(const Array& values, const Array& alpha, const Array& initial,
+                           const Array& out, int threads) {
+  const pyseq::ExponentialSmoothing arguments{
+      .values = tensor(values),
+      .alpha = tensor(alpha),
+      .initial = tensor(initial),
+      .out = output(out),
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::exponential_smoothing(arguments);
+}
+
+void exponential_smoothing_backward(const Array& grad, const Array& values, const Array& alpha,
+                                    const Array& initial, const OptionalArray& d_values,
+                                    const OptionalArray& d_alpha, const OptionalArray& d_initial,
+                                    int threads) {
+  const pyseq::ExponentialSmoothingBackward arguments{
+      .grad = tensor(grad),
+      .values = tensor(values),
+      .alpha = tensor(alpha),
+      .initial = tensor(initial),
+      .d_values = output(d_values),
+      .d_alpha = output(d_alpha),
+      .d_initial = output(d_initial),
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::exponential_smoothing_backward(arguments);
+}
+
 void prepare_keys(const Array& key, const OptionalArray& key_weight, const OptionalArray& cos,
                   const OptionalArray& sin, const Array& out,
                   const std::optional<std::string>& norm, float eps, int64_t position,
@@ -360,6 +396,26 @@ void patch_embed(const Array& samples, const Array& weight, const OptionalArray&
   };
   const nb::gil_scoped_release release;
   pyseq::patch_embed(arguments);
+}
+
+void patch_embed_backward(const Array& grad, const Array& samples, const Array& weight,
+                          const Array& center, const Array& spread, const OptionalArray& d_samples,
+                          const OptionalArray& d_weight, const OptionalArray& d_bias,
+                          int64_t stride, int threads) {
+  const pyseq::PatchEmbedBackward arguments{
+      .grad = tensor(grad),
+      .samples = tensor(samples),
+      .weight = tensor(weight),
+      .center = tensor(center),
+      .spread = tensor(spread),
+      .d_samples = output(d_samples),
+      .d_weight = output(d_weight),
+      .d_bias = output(d_bias),
+      .stride = stride,
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::patch_embed_backward(arguments);
 }
 
 }  // namespace
@@ -414,6 +470,12 @@ NB_MODULE(_core, module) {
              "lengths"_a.noconvert().none(), "cos"_a.noconvert().none(), "sin"_a.noconvert().none(),
              "out"_a.noconvert(), "norm"_a.none(), "eps"_a, "window"_a, "prefix"_a,
              "offset"_a.none(), "threads"_a);
+  module.def("exponential_smoothing", &exponential_smoothing, "values"_a.noconvert(),
+             "alpha"_a.noconvert(), "initial"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+  module.def("exponential_smoothing_backward", &exponential_smoothing_backward,
+             "grad"_a.noconvert(), "values"_a.noconvert(), "alpha"_a.noconvert(),
+             "initial"_a.noconvert(), "d_values"_a.noconvert().none(),
+             "d_alpha"_a.noconvert().none(), "d_initial"_a.noconvert().none(), "threads"_a);
   module.def("prepare_keys", &prepare_keys, "key"_a.noconvert(), "key_weight"_a.noconvert().none(),
              "cos"_a.noconvert().none(), "sin"_a.noconvert().none(), "out"_a.noconvert(),
              "norm"_a.none(), "eps"_a, "position"_a, "threads"_a);
@@ -421,4 +483,9 @@ NB_MODULE(_core, module) {
   module.def("patch_embed", &patch_embed, "samples"_a.noconvert(), "weight"_a.noconvert(),
              "bias"_a.noconvert().none(), "center"_a.noconvert(), "spread"_a.noconvert(),
              "out"_a.noconvert(), "stride"_a, "threads"_a);
+  module.def("patch_embed_backward", &patch_embed_backward, "grad"_a.noconvert(),
+             "samples"_a.noconvert(), "weight"_a.noconvert(), "center"_a.noconvert(),
+             "spread"_a.noconvert(), "d_samples"_a.noconvert().none(),
+             "d_weight"_a.noconvert().none(), "d_bias"_a.noconvert().none(), "stride"_a,
+             "threads"_a);
 }

@@ -1,6 +1,7 @@
 // patch_embed for one instruction set.
 #include "cpu/packed_rows.hpp"
 #include "patch_embed/patch_embed.hpp"
+#include "patch_embed/patches.hpp"
 
 namespace pyseq::PYSEQ_ISA {
 
@@ -27,56 +28,6 @@ struct Sizes {
   int64_t panels;
   int threads;
 };
-
-template <typename Sample>
-void widen_samples(const char* from, int64_t stride, int64_t n, float* to) {
-  const auto* x = reinterpret_cast<const Sample*>(from);
-  if (stride == 1) {
-    for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(x[i]);
-  } else {
-    for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(x[i * stride]);
-  }
-}
-
-void load_samples(const Tensor& samples, int64_t b, int64_t t, int64_t n, float* to) {
-  const char* from = samples.at(b, t);
-  if (samples.dtype == DType::kUint16) {
-    widen_samples<uint16_t>(from, samples.stride[1], n, to);
-  } else if (samples.dtype == DType::kInt16) {
-    widen_samples<int16_t>(from, samples.stride[1], n, to);
-  } else {
-    load_row(from, samples.dtype, samples.stride[1], n, to);
-  }
-}
-
-// n samples of row b from sample t on, normalised; `to` has room for whole vectors.
-void normalise(const PatchEmbed& x, int64_t b, int64_t t, int64_t n, float* to) {
-  const int64_t T = x.samples.shape[1];
-  const int64_t there = T - t < n ? T - t : n;
-  load_samples(x.samples, b, t, there, to);
-  if (there < n) {
-    float last;
-    load_samples(x.samples, b, T - 1, 1, &last);
-    for (int64_t i = there; i < n; ++i) to[i] = last;
-  }
-  const Floats center = broadcast(*reinterpret_cast<const float*>(x.center.at(b)));
-  const Floats spread = broadcast(*reinterpret_cast<const float*>(x.spread.at(b)));
-  for (int64_t i = 0; i < n; i += kLanes) store(to + i, (load(to + i) - center) / spread);
-}
-
-// Calls body(i, n, samples) for the patches first + i to first + i + n - 1, which lie in one row:
-// patch i + k starts at samples[k * stride].
-template <typename Body>
-PYSEQ_INLINE void for_runs(const PatchEmbed& x, const Sizes& size, int64_t first, int64_t count,
-                           float* samples, const Body& body) {
-  for (int64_t i = 0; i < count;) {
-    const int64_t n = (first + i) % size.N;
-    const int64_t run = size.N - n < count - i ? size.N - n : count - i;
-    normalise(x, (first + i) / size.N, n * x.stride, (run - 1) * x.stride + size.P, samples);
-    body(i, run, samples);
-    i += run;
-  }
-}
 
 #if defined(__AVX512F__) && !defined(__AVX512BF16__)
 // As round_to_bfloat.
@@ -168,17 +119,20 @@ void finish_writing() {
 #endif
 }
 
-// float32 with multiply-adds; the sums stay in registers until they are written.
+// float32 with multiply-adds; the sums stay in registers until they are written, those of long
+// patches for a part of them at a time: what rounding loses in a long sum grows with its length.
 template <DType kOut, bool kStreams>
 struct FloatProduct {
   static constexpr int64_t kPatches = 4 * FloatEngine::kRows;  // of a task
+  static constexpr int64_t kLong = 512;                        // samples
+  static constexpr int64_t kPart = 256;
 
   const PatchEmbed& x;
   const Sizes size{x};
   const int64_t panel = size.P * kColumns;
   const int64_t samples = padded_bytes((kPatches * size.P + kLanes) * int64_t{sizeof(float)});
-  const int64_t scratch =
-      samples + padded_bytes((kPatches + kColumns) * size.P * int64_t{sizeof(float)});
+  const int64_t rows = padded_bytes((kPatches + kColumns) * size.P * int64_t{sizeof(float)});
+  const int64_t scratch = samples + patches + kPatches * kColumns * int64_t{sizeof(float)};
   const Buffer working{size.threads * scratch};
   const Buffer weight{size.panels * panel * int64_t{sizeof(float)}};
   const Buffer bias{size.panels * kColumns * int64_t{sizeof(float)}};
@@ -213,12 +167,13 @@ struct FloatProduct {
   void embed(int64_t first, int64_t count, int worker) const {
     auto* loaded = working.as<float>(worker * scratch);
     auto* a = working.as<float>(worker * scratch + samples);
-    for_runs(x, size, first, count, loaded, [&](int64_t i, int64_t run, const float* patches) {
-      for (int64_t k = 0; k < run; ++k) {
-        memcpy(a + (i + k) * size.P, patches + k * x.stride,
-               static_cast<size_t>(size.P) * sizeof(float));
-      }
-    });
+    for_runs(x, size.N, size.P, first, count, loaded,
+             [&](int64_t i, int64_t run, const float* patches) {
+               for (int64_t k = 0; k < run; ++k) {
+                 memcpy(a + (i + k) * size.P, patches + k * x.stride,
+                        static_cast<size_t>(size.P) * sizeof(float));
+               }
+             });
     const int64_t row = size.C * size_of(kOut);
     char* const out = static_cast<char*>(x.out.data) + first * row;
     for (int64_t p = 0; p < size.panels; ++p) {
@@ -229,9 +184,28 @@ struct FloatProduct {
       const auto write = [&](int64_t m, Floats one, Floats other) {
         put<kOut, kStreams>(left + one, right + other, columns, to + m * row);
       };
-      FloatEngine::for_rows({a, size.P, 0}, weight.as<float>() + p * panel, count, size.P, write);
+      const float* w = weight.as<float>() + p * panel;
+      if (size.P < kLong) {
+        FloatEngine::for_rows({a, size.P, 0}, w, count, size.P, write);
+      } else {
+        const float* sums = sum_in_parts(a, w, count, worker);
+        for (int64_t m = 0; m < count; ++m, sums += kColumns) {
+          write(m, load(sums), load(sums + kLanes));
+        }
+      }
     }
     finish_writing<kStreams>();
+  }
+
+  const float* sum_in_parts(const float* a, const float* w, int64_t count, int worker) const {
+    auto* sums = working.as<float>(worker * scratch + samples + patches);
+    memset(sums, 0, static_cast<size_t>(count * kColumns) * sizeof(float));
+    for (int64_t k = 0; k < size.P; k += kPart) {
+      const int64_t depth = size.P - k < kPart ? size.P - k : kPart;
+      FloatEngine::multiply<true>({a + k, size.P, 0}, {w + k * kColumns, panel, 0}, sums, kColumns,
+                                  count, kColumns, depth);
+    }
+    return sums;
   }
 };
 
@@ -345,10 +319,12 @@ struct TileProduct {
     auto* split = working.as<uint16_t>(worker * scratch + samples);
     auto* a = working.as<uint16_t>(worker * scratch + samples + planes);
     auto* sums = working.as<float>(worker * scratch + samples + planes + rows);
-    for_runs(x, size, first, count, loaded, [&](int64_t i, int64_t run, const float* patches) {
-      split_samples(patches, (run - 1) * x.stride + size.P, split);
-      for (int64_t k = 0; k < run; ++k) put_patch(split + k * x.stride, a + (i + k) * depth);
-    });
+    for_runs(x, size.N, size.P, first, count, loaded,
+             [&](int64_t i, int64_t run, const float* patches) {
+               split_samples(patches, (run - 1) * x.stride + size.P, split);
+               for (int64_t k = 0; k < run; ++k)
+                 put_patch(split + k * x.stride, a + (i + k) * depth);
+             });
 
     Engine::begin();
     const int64_t blocks = (count + Engine::kRows - 1) / Engine::kRows;

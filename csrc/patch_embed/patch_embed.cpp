@@ -31,4 +31,8 @@ void patch_embed(const PatchEmbed& arguments) {
   PYSEQ_CALL(patch_embed, arguments)
 }
 
+void patch_embed_backward(const PatchEmbedBackward& arguments) {
+  PYSEQ_CALL(patch_embed_backward, arguments)
+}
+
 }  // namespace pyseq

@@ -21,8 +21,25 @@ struct PatchEmbed {
   int threads;
 };
 
+// grad, of out, has any strides; d_samples is like samples, d_weight and d_bias like weight and
+// bias. Those that are not wanted are absent. No size is 0.
+struct PatchEmbedBackward {
+  Tensor grad;
+  Tensor samples;
+  Tensor weight;
+  Tensor center;
+  Tensor spread;
+  Tensor d_samples;
+  Tensor d_weight;
+  Tensor d_bias;
+  int64_t stride;
+  int threads;
+};
+
 PYSEQ_FOR_EVERY_ISA(patch_embed, PatchEmbed)
+PYSEQ_FOR_EVERY_ISA(patch_embed_backward, PatchEmbedBackward)
 
 void patch_embed(const PatchEmbed& arguments);
+void patch_embed_backward(const PatchEmbedBackward& arguments);
 
 }  // namespace pyseq

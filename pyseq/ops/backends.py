@@ -23,7 +23,7 @@ SERVED_BY: dict[str, tuple[str, ...]] = {
     "adaptive_attention": ("native", "triton"),
     "cosine_attention": ("native", "triton"),
     "cosine_decode": ("native", "triton"),
-    "exponential_smoothing": ("triton",),
+    "exponential_smoothing": ("native", "triton"),
     "gather_windows": ("native", "triton"),
     "hard_attention": ("native", "triton"),
     "patch_embed": ("native", "triton"),

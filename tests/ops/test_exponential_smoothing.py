@@ -265,6 +265,20 @@ def test_a_second_half_continues_from_the_first(backend):
     assert torch.allclose(torch.cat((first, second), 1), whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("strides", [*STRIDES_OF_TIME, "expanded"])
+def test_strides_of_the_gradient_do_not_matter(strides, backend):
+    x = {name: y.requires_grad_() for name, y in floats(T=21).items()}
+    grad = random(2, 21, 3, 4, seed=5, dtype=torch.float32)
+    if strides == "expanded":
+        grad = grad[:1, :1].expand(2, 21, 3, 4)
+    out = served(exponential_smoothing, backend)(**x)
+    expected = torch.autograd.grad(out, list(x.values()), grad.contiguous(), retain_graph=True)
+    strided = STRIDES_OF_TIME.get(strides, lambda y: y)(grad)
+    found = torch.autograd.grad(out, list(x.values()), strided)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
+
+
 def test_gradcheck():
     leaves = [x.requires_grad_() for x in inputs(T=5, H=2, D=3).values()]
     assert torch.autograd.gradcheck(partial(exponential_smoothing, backend="reference"), leaves)

@@ -18,15 +18,17 @@ from pyseq.ops import (
     backends,
     cosine_attention,
     cosine_decode,
+    exponential_smoothing,
     hard_attention,
     patch_embed,
     prepare_keys,
 )
-from tests.correctness import check_options, random
+from tests.correctness import check_correct, check_options, random, served
 from tests.ops import (
     test_adaptive_attention,
     test_cosine_attention,
     test_cosine_decode,
+    test_exponential_smoothing,
     test_hard_attention,
     test_patch_embed,
     test_prepare_keys,
@@ -167,23 +169,64 @@ def test_every_symbol_is_exact(weight, isa):
     assert torch.equal(out, expected[None, :, None].expand_as(out))
 
 
+# Parts of 1024 patches, at most 64 of them; groups of 512 features.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("T", "C", "P", "stride"), [(5000, 530, 7, 5), (30000, 3, 2, 1), (1900, 40, 1100, 1)]
+)
+def test_gradients_of_many_patches(T, C, P, stride, dtype, isa):
+    """An oracle of loops would take minutes."""
+    tensors = test_patch_embed.inputs(B=3, T=T, C=C, P=P)
+    options = {"stride": stride, "pad_end": True, "center": 0.3, "spread": 1.7}
+    check_correct(
+        partial(served(patch_embed, "native"), **options),
+        partial(test_patch_embed.specification, **options),
+        partial(test_patch_embed.specification, **options),
+        tensors,
+        dtype,
+    )
+
+
+# Tiles are of 64 to 512 features of heads and rows side by side, blocks of 16 steps.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("strides", ["contiguous", "heads_first", "time_last", "every_other"])
+@pytest.mark.parametrize(("T", "H", "D"), [(1, 1, 1), (15, 3, 1), (33, 2, 64), (17, 9, 57)])
+def test_smoothing(T, H, D, strides, dtype, isa):
+    tensors = test_exponential_smoothing.inputs(B=2, T=T, H=H, D=D)
+    tensors["values"] = test_exponential_smoothing.STRIDES_OF_TIME[strides](tensors["values"])
+    test_exponential_smoothing.check(tensors, dtype, "native")
+
+
+def with_gradients(op, *tensors):
+    """The output and the gradient of each tensor."""
+    leaves = [x.clone().requires_grad_() for x in tensors]
+    out = op(*leaves)
+    return out, *torch.autograd.grad(out.square().sum(), leaves)
+
+
+# Sizes of which every thread gets a share.
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_no_bit(threads, isa):
     x = attention_inputs(H=4, G=2, T=130, S=150, D=32)
-    leaves = [y.float().requires_grad_() for y in x.values()]
-    scale = torch.tensor(9.0, requires_grad=True)
-    gain = random(32, seed=5).float().requires_grad_()
+    heads = [y.float() for y in x.values()]
+    gain = random(32, seed=5).float()
+    series = [random(3, 12000), random(300, 16), random(300)]
+    sequences = [random(2, 530, 4, 257), torch.linspace(0.02, 0.9, 4), random(4, 257)]
+
+    def cosine(query, key, value, scale, query_weight, key_weight):
+        gains = {"query_weight": query_weight, "key_weight": key_weight}
+        return cosine_attention(
+            query, key, value, scale=scale, **gains, causal=True, backend="native"
+        )
 
     def results():
-        for op, rest in (
-            (partial(cosine_attention, scale=scale, query_weight=gain, key_weight=gain),
-             [scale, gain]),
-            (hard_attention, []),
-            (adaptive_attention, []),
-        ):  # fmt: skip
-            out = op(*leaves, causal=True, backend="native")
-            yield out
-            yield from torch.autograd.grad(out.square().sum(), [*leaves, *rest])
+        yield from with_gradients(cosine, *heads, torch.tensor(9.0), gain, gain)
+        for op in (hard_attention, adaptive_attention):
+            yield from with_gradients(partial(op, causal=True, backend="native"), *heads)
+        embed = partial(patch_embed, stride=7, pad_end=True, backend="native")
+        yield from with_gradients(embed, *(y.float() for y in series))
+        smooth = partial(exponential_smoothing, backend="native")
+        yield from with_gradients(smooth, *(y.float() for y in sequences))
 
     before = torch.get_num_threads()
     try:

@@ -452,6 +452,20 @@ def test_gradient_formulas(stride, pad_end, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("strides", [*STRIDES, "expanded"])
+def test_strides_of_the_gradient_do_not_matter(strides, backend):
+    x = {name: y.requires_grad_() for name, y in floats(T=70).items()}
+    out = served(patch_embed, backend)(**x, stride=3)
+    grad = random(*out.shape, seed=4, dtype=torch.float32)
+    if strides == "expanded":
+        grad = grad[:1, :, :1].expand_as(out)
+    leaves = list(x.values())
+    expected = torch.autograd.grad(out, leaves, grad.contiguous(), retain_graph=True)
+    found = torch.autograd.grad(out, leaves, STRIDES.get(strides, lambda y: y)(grad))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_keep_their_dtypes(backend):
     samples = random(2, 20).half().requires_grad_()
     dtype = served_dtype(backend, torch.bfloat16)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pyseq.ops import backends, registration
-from pyseq.ops.exponential_smoothing import reference
+from pyseq.ops.exponential_smoothing import native, reference
 
 OP = "exponential_smoothing"
 
@@ -12,7 +12,10 @@ _inputs = "Tensor values, Tensor alpha, Tensor initial, str backend"
 
 
 def _forward(values, alpha, initial, backend):
-    if backends.choose(OP, backend, _refusals(values)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(values))
+    if chosen == "native":
+        return native.forward(values, alpha, initial)
+    if chosen == "triton":
         from pyseq.kernels.exponential_smoothing.forward import exponential_smoothing_forward
 
         return exponential_smoothing_forward(values, alpha, initial)
@@ -20,7 +23,10 @@ def _forward(values, alpha, initial, backend):
 
 
 def _backward(grad, values, alpha, initial, backend, needs):
-    if backends.choose(OP, backend, _refusals(values)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(values))
+    if chosen == "native":
+        return native.backward(grad, values, alpha, initial, needs)
+    if chosen == "triton":
         from pyseq.kernels.exponential_smoothing.backward import exponential_smoothing_backward
 
         return exponential_smoothing_backward(grad, values, alpha, initial, needs)
@@ -28,7 +34,10 @@ def _backward(grad, values, alpha, initial, backend, needs):
 
 
 def _refusals(values: Tensor) -> dict[str, backends.Refusal]:
-    return {"triton": backends.triton_refusal(values)}
+    return {
+        "triton": backends.triton_refusal(values),
+        "native": backends.native_refusal(values),
+    }
 
 
 def _fake(values, _alpha, _initial, _backend):

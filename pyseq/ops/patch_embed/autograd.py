@@ -27,8 +27,11 @@ def _forward(samples, weight, bias, center, spread, stride, pad_end, backend):
 
 
 def _backward(grad, samples, weight, _bias, center, spread, stride, pad_end, backend, needs):
+    chosen = backends.choose(OP, backend, _refusals(samples, weight))
+    if chosen == "native":
+        return native.backward(grad, samples, weight, center, spread, stride, needs)
     arguments = (grad, samples, weight, center, spread, stride, pad_end, needs)
-    if backends.choose(OP, backend, _refusals(samples, weight)) == "triton":
+    if chosen == "triton":
         from pyseq.kernels.patch_embed.backward import patch_embed_backward
 
         return patch_embed_backward(*arguments)
