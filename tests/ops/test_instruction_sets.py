@@ -20,6 +20,7 @@ from pyseq.ops import (
     hard_attention,
     patch_embed,
     prepare_keys,
+    scale_cross_entropy,
 )
 from tests.correctness import check_options, random
 from tests.ops import (
@@ -28,6 +29,7 @@ from tests.ops import (
     test_hard_attention,
     test_patch_embed,
     test_prepare_keys,
+    test_scale_cross_entropy,
 )
 from tests.ops.attention_inputs import angles, attention_inputs, scales
 
@@ -156,14 +158,53 @@ def test_every_symbol_is_exact(weight, isa):
     assert torch.equal(out, expected[None, :, None].expand_as(out))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("N", "V", "C", "options"),
+    [
+        (1, 2, 1, {}),
+        (33, 40, 8, {"scales": (1, 4, 16, 100)}),
+        (70, 300, 131, {"scales": (1, 7, 100), "ignore_index": 5}),
+        (200, 257, 300, {"scales": (1, 256), "reduction": "none"}),
+    ],
+)
+def test_loss(N, V, C, options, dtype, isa):
+    tensors = test_scale_cross_entropy.inputs(N, V, C)
+    tensors["weight"] = tensors["weight"] / C**0.5
+    targets = test_scale_cross_entropy.draw(V, N)
+    test_scale_cross_entropy.check(tensors, dtype, "native", targets=targets, **options)
+
+
+def test_loss_of_many_tokens_and_symbols(isa):
+    """More than the kernels pack at the same time of either, and not whole blocks."""
+    N, V = 2320, 2070
+    tensors = test_scale_cross_entropy.inputs(N, V, 3)
+    options = {"targets": test_scale_cross_entropy.draw(V, N), "scales": (1, 300)}
+    results = []
+    for dtype, backend in [(torch.float32, "native"), (torch.float64, "reference")]:
+        leaves = {name: x.to(dtype).requires_grad_() for name, x in tensors.items()}
+        loss, per_scale = scale_cross_entropy(**leaves, **options, backend=backend)
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        results.append([x.double() for x in (loss, per_scale, *gradients)])
+    for ours, exact in zip(*results, strict=True):
+        assert (ours - exact).abs().max() <= 1e-6 * exact.abs().max()
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_no_bit(threads, isa):
     x = attention_inputs(H=4, G=2, T=130, S=150, D=32)
     query, key, value = (y.float() for y in x.values())
+    losing = test_scale_cross_entropy.inputs(400, 600, 64, dtype=torch.float32)
+    targets = test_scale_cross_entropy.draw(600, 400)
 
     def results():
         yield cosine_attention(query, key, value, scale=9.0, causal=True, backend="native")
         yield hard_attention(query, key, value, causal=True, backend="native")
+        leaves = {name: y.clone().requires_grad_() for name, y in losing.items()}
+        loss, per_scale = scale_cross_entropy(
+            **leaves, targets=targets, scales=(1, 50), backend="native"
+        )
+        yield from (loss, per_scale, *torch.autograd.grad(loss, list(leaves.values())))
 
     before = torch.get_num_threads()
     try:
