@@ -84,7 +84,7 @@ class Backward {
       if (task < blocks) {
         logits_.pack_hidden(token, task, scratch(worker), load_into);
       } else {
-        stacked.pack(task - blocks, hidden_.template as<Element>(), scratch(worker),
+        stacked.pack(task - blocks, memory_.as<Element>(hidden_), scratch(worker),
                      [&](int64_t i, float* row) { load_into(token + i, row); });
       }
     });
@@ -99,7 +99,7 @@ class Backward {
       if (task < columns) {
         logits_.pack_weight(symbol, task, scratch(worker));
       } else {
-        stacked.pack(task - columns, weight_.template as<Element>(), scratch(worker),
+        stacked.pack(task - columns, memory_.as<Element>(weight_), scratch(worker),
                      [&](int64_t v, float* row) { logits_.load_weight(symbol + v, row); });
       }
     });
@@ -136,7 +136,7 @@ class Backward {
     if (x_.d_hidden.data != nullptr) {
       for (int64_t i = 0; i < filled; ++i) {
         put_row<Engine>(gradients + i * kBlockRow, width,
-                        rows_.template as<Element>() + (block * kTokens + i) * rows_pitch_ + start,
+                        memory_.as<Element>(rows_) + (block * kTokens + i) * rows_pitch_ + start,
                         rows_plane_);
       }
     }
@@ -146,7 +146,7 @@ class Backward {
 
   // One token's logits to their gradients.
   void differentiate(int64_t n, int64_t symbol, int64_t width, float* row) const {
-    const float* bias = logits_.bias.template as<float>() + symbol;
+    const float* bias = logits_.bias(symbol);
     const float best = mass_at(0, 0)[n];
     const float factor = total_grad(n) / mass_at(1, 0)[n];
     float logits[kSymbols];
@@ -172,7 +172,7 @@ class Backward {
                    int64_t width) const {
     for (int64_t i = 0; i < filled; i += Engine::kColumns) {
       const float* from = gradients + i * kBlockRow;
-      Element* to = columns_.template as<Element>() + start * columns_pitch_ + block * kTokens + i;
+      Element* to = memory_.as<Element>(columns_) + start * columns_pitch_ + block * kTokens + i;
       for (int64_t v = 0; v < width; v += kLanes) {
         Floats first[kLanes];
         Floats second[kLanes];
@@ -187,7 +187,7 @@ class Backward {
 
   void sum_columns(const float* gradients, int64_t block, int64_t filled, int64_t start,
                    int64_t width) const {
-    float* to = bias_sums_.template as<float>() + block * logits_.section + start;
+    float* to = memory_.as<float>(bias_sums_) + block * logits_.section + start;
     for (int64_t v = 0; v < width; v += kLanes) {
       Floats sums = {};
       for (int64_t i = 0; i < filled; ++i) sums += load(gradients + i * kBlockRow + v);
@@ -218,8 +218,8 @@ class Backward {
     const int64_t first = token + block * kTokens;
     const int64_t count = at_most(logits_.N - first, kTokens);
     const StackedRows<Engine> stacked = stacked_symbols(symbol);
-    const Element* gradients = rows_.template as<Element>() + block * kTokens * rows_pitch_;
-    Panels<Element> weight = stacked.from(weight_.template as<Element>(), 0);
+    const Element* gradients = memory_.as<Element>(rows_) + block * kTokens * rows_pitch_;
+    Panels<Element> weight = stacked.from(memory_.as<Element>(weight_), 0);
     weight.data += feature / Engine::kColumns * weight.panel;
     multiply<Engine, Element>({gradients, rows_pitch_, rows_plane_}, weight,
                               reinterpret_cast<float*>(x_.d_hidden.at(first, feature)),
@@ -231,8 +231,8 @@ class Backward {
                      int64_t features) const {
     const int64_t count = at_most(logits_.symbols_from(symbol) - start, kSymbols);
     const StackedRows<Engine> stacked = stacked_tokens(token);
-    const Element* gradients = columns_.template as<Element>() + start * columns_pitch_;
-    Panels<Element> hidden = stacked.from(hidden_.template as<Element>(), 0);
+    const Element* gradients = memory_.as<Element>(columns_) + start * columns_pitch_;
+    Panels<Element> hidden = stacked.from(memory_.as<Element>(hidden_), 0);
     hidden.data += feature / Engine::kColumns * hidden.panel;
     multiply<Engine, Element>({gradients, columns_pitch_, columns_plane_}, hidden,
                               reinterpret_cast<float*>(x_.d_weight.at(symbol + start, feature)),
@@ -244,7 +244,7 @@ class Backward {
     auto* to = reinterpret_cast<float*>(x_.d_bias.data) + symbol;
     const int64_t count = logits_.symbols_from(symbol);
     for (int64_t block = 0; block < blocks_from(token); ++block) {
-      const float* sums = bias_sums_.template as<float>() + block * logits_.section;
+      const float* sums = memory_.as<float>(bias_sums_) + block * logits_.section;
       const bool add = token + block > 0;
       for (int64_t v = 0; v < count; ++v) to[v] = add ? to[v] + sums[v] : sums[v];
     }
@@ -267,30 +267,31 @@ class Backward {
   const float* mass_at(int64_t which, int64_t m) const {
     return reinterpret_cast<const float*>(x_.masses.data) + (which * (1 + scales_) + m) * logits_.N;
   }
-  float* scratch(int worker) const { return working_.template as<float>(worker * scratch_bytes_); }
+  float* scratch(int worker) const { return memory_.as<float>(working_ + worker * scratch_bytes_); }
 
-  static int64_t bytes_if(const Tensor& wanted, int64_t elements) {
-    return wanted.data == nullptr ? 0 : elements * int64_t{sizeof(Element)};
+  int64_t add_if(const Tensor& wanted, int64_t elements) {
+    return wanted.data == nullptr ? 0 : layout_.add<Element>(elements);
   }
+  static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
   const ScaleCrossEntropyBackward& x_;
-  const Logits<Engine> logits_{x_.logits};
+  Layout layout_;
+  const Logits<Engine> logits_{x_.logits, layout_, memory_};
   const int64_t scales_ = x_.logits.scale_count;
   const int64_t rows_pitch_ = pitch_of<Element>(logits_.section);
   const int64_t rows_plane_ = logits_.chunk * rows_pitch_;
   const int64_t columns_pitch_ = pitch_of<Element>(logits_.chunk);
   const int64_t columns_plane_ = logits_.section * columns_pitch_;
-  const Buffer rows_{bytes_if(x_.d_hidden, Engine::kPlanes* rows_plane_)};        // D
-  const Buffer columns_{bytes_if(x_.d_weight, Engine::kPlanes* columns_plane_)};  // its columns
-  const Buffer weight_{bytes_if(x_.d_hidden, StackedRows<Engine>{logits_.section, logits_.C}.head)};
-  const Buffer hidden_{bytes_if(x_.d_weight, StackedRows<Engine>{logits_.chunk, logits_.C}.head)};
-  const Buffer bias_sums_{logits_.chunk / kTokens * logits_.section * int64_t{sizeof(float)}};
-
-  static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+  const int64_t rows_ = add_if(x_.d_hidden, Engine::kPlanes* rows_plane_);        // D
+  const int64_t columns_ = add_if(x_.d_weight, Engine::kPlanes* columns_plane_);  // its columns
+  const int64_t weight_ = add_if(x_.d_hidden, StackedRows<Engine>{logits_.section, logits_.C}.head);
+  const int64_t hidden_ = add_if(x_.d_weight, StackedRows<Engine>{logits_.chunk, logits_.C}.head);
+  const int64_t bias_sums_ = layout_.add<float>(logits_.chunk / kTokens * logits_.section);
   const int64_t scratch_bytes_ = padded_bytes(larger(
       larger(logits_.scratch_bytes, StackedRows<Engine>{kSymbols, logits_.C}.scratch_bytes()),
       kTokens * kBlockRow * int64_t{sizeof(float)}));
-  const Buffer working_{logits_.threads * scratch_bytes_};
+  const int64_t working_ = layout_.add<char>(logits_.threads * scratch_bytes_);
+  const Buffer memory_{layout_.bytes};
 };
 
 }  // namespace

@@ -98,7 +98,7 @@ class Forward {
   }
 
   void add_row(int64_t n, int64_t symbol, int64_t width, float* logits, Mass* masses) const {
-    const float* bias = logits_.bias.template as<float>() + symbol;
+    const float* bias = logits_.bias(symbol);
     for (int64_t v = 0; v < width; v += kLanes)
       store(logits + v, load(logits + v) + load(bias + v));
     masses[0].add<false>(logits, {0, width});
@@ -148,23 +148,25 @@ class Forward {
 
   // Maxima of a chunk's tokens in one unit; as many totals follow.
   float* part(int64_t unit, int64_t m) const {
-    return parts_.template as<float>() + (unit * masses_ + m) * 2 * logits_.chunk;
+    return memory_.as<float>(parts_) + (unit * masses_ + m) * 2 * logits_.chunk;
   }
   float* mass_at(int64_t which, int64_t m) const {
     return reinterpret_cast<float*>(x_.masses.data) + (which * masses_ + m) * logits_.N;
   }
-  float* scratch(int worker) const { return working_.template as<float>(worker * scratch_bytes_); }
+  float* scratch(int worker) const { return memory_.as<float>(working_ + worker * scratch_bytes_); }
 
   const ScaleCrossEntropy& x_;
-  const Logits<Engine> logits_{x_.logits};
+  Layout layout_;
+  const Logits<Engine> logits_{x_.logits, layout_, memory_};
   const int64_t masses_ = 1 + x_.logits.scale_count;
   const int64_t units_ = (logits_.V + kUnit - 1) / kUnit;
+  const int64_t parts_ = layout_.add<float>(units_ * masses_ * 2 * logits_.chunk);
   const int64_t block_bytes_ =
       kTokens * (kBlockRow * int64_t{sizeof(float)} + masses_ * int64_t{sizeof(Mass)});
   const int64_t scratch_bytes_ =
       padded_bytes(logits_.scratch_bytes > block_bytes_ ? logits_.scratch_bytes : block_bytes_);
-  const Buffer working_{logits_.threads * scratch_bytes_};
-  const Buffer parts_{units_ * masses_ * 2 * logits_.chunk * int64_t{sizeof(float)}};
+  const int64_t working_ = layout_.add<char>(logits_.threads * scratch_bytes_);
+  const Buffer memory_{layout_.bytes};
 };
 
 }  // namespace

@@ -12,12 +12,12 @@ inline constexpr int64_t kSymbols = 256;
 inline constexpr int64_t kBlockRow = kSymbols + 16;  // no power of two, which crowds few cache sets
 
 // Tokens and symbols that are packed at the same time.
-inline constexpr int64_t kChunk = 12 * kTokens;
-inline constexpr int64_t kSection = 8 * kSymbols;
+inline constexpr int64_t kChunk = 6 * kTokens;
+inline constexpr int64_t kSection = 4 * kSymbols;
 
-// Terms that a product sums before it adds them to memory: they round less, and of B a panel of so
-// many rows stays in the L1 cache.
-inline constexpr int64_t kTerms = 256;
+// Terms that a product sums before it adds them to memory, at most: sums of sums round less, and of
+// B a panel of so many rows stays in the L1 cache.
+inline constexpr int64_t kTerms = 128;
 
 constexpr int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
 
@@ -33,12 +33,13 @@ PYSEQ_INLINE Floats exponential(Floats x) {
   return exp2<7>(maximum(broadcast(kVanished), x * kLog2E));
 }
 
-// C (+)= A B for any depth K.
+// C (+)= A B for any depth K, of which short ones too are summed in parts.
 template <typename Engine, typename Element>
 void multiply(Rows<Element> a, Panels<Element> b, float* c, int64_t c_row, int64_t M, int64_t N,
               int64_t K, bool add) {
-  for (int64_t k = 0; k < K; k += kTerms, a.data += kTerms, b.data += kTerms * Engine::kColumns) {
-    const int64_t terms = at_most(K - k, kTerms);
+  const int64_t part = at_most(round_up((K + 3) / 4, 32), kTerms);  // 32: every engine's depth
+  for (int64_t k = 0; k < K; k += part, a.data += part, b.data += part * Engine::kColumns) {
+    const int64_t terms = at_most(K - k, part);
     if (add || k > 0) {
       Engine::template multiply<true>(a, b, c, c_row, M, N, terms);
     } else {
@@ -73,12 +74,32 @@ inline Bin bin_of(const ScaleLogits& x, int64_t n, int64_t s) {
   return {first, at_most(first + x.scales[s], V)};
 }
 
+// Where parts of one buffer begin. A single one malloc keeps for the next call; several go back to
+// the system, whose new pages take longer to get than to fill.
+struct Layout {
+  int64_t bytes = 0;
+
+  template <typename T>
+  int64_t add(int64_t elements) {
+    const int64_t at = bytes;
+    bytes += padded_bytes(elements * int64_t{sizeof(T)});
+    return at;
+  }
+};
+
 // Logits of some tokens, a chunk, and some symbols, a section, whose operands are packed here.
 template <typename Engine>
-struct Logits {
+class Logits {
+ public:
   using Element = typename Engine::Element;
 
-  explicit Logits(const ScaleLogits& call) : x(call) {}
+  // `layout` goes on after this; the memory may be allocated later.
+  Logits(const ScaleLogits& call, Layout& layout, const Buffer& memory)
+      : x(call),
+        memory_(memory),
+        hidden_(layout.add<Element>(Engine::kPlanes * plane)),
+        weight_(layout.add<Element>(Columns<Engine>{section, C}.head)),
+        bias_(layout.add<float>(round_up(V, kSymbols))) {}
 
   const ScaleLogits& x;
   const int64_t N = x.hidden.shape[0];
@@ -91,12 +112,10 @@ struct Logits {
   const int64_t depth = round_up(C, Engine::kColumns);
   const int64_t pitch = pitch_of<Element>(depth);
   const int64_t plane = chunk * pitch;
-  const Buffer hidden{Engine::kPlanes * plane * int64_t{sizeof(Element)}};
-  const Buffer weight{Columns<Engine>{section, C}.head * int64_t{sizeof(Element)}};
-  const Buffer bias{round_up(V, kSymbols) * int64_t{sizeof(float)}};
-
   // Of a thread that packs.
   const int64_t scratch_bytes = Columns<Engine>{section, C}.scratch_bytes();
+
+  float* bias(int64_t symbol) const { return memory_.as<float>(bias_) + symbol; }
 
   int64_t tokens_from(int64_t token) const { return at_most(N - token, chunk); }
   int64_t symbols_from(int64_t symbol) const { return at_most(V - symbol, section); }
@@ -104,7 +123,7 @@ struct Logits {
   // The sections' biases, and -inf for symbols that only fill up a block, which no exponential then
   // counts.
   void load_bias() const {
-    auto* to = bias.template as<float>();
+    float* to = bias(0);
     for (int64_t v = 0; v < V; ++v) to[v] = 0;
     if (x.bias.data != nullptr) load_row(x.bias.at(0), x.bias.dtype, x.bias.stride[0], V, to);
     for (int64_t v = V; v < round_up(V, kSymbols); ++v) to[v] = -kInfinity;
@@ -128,13 +147,13 @@ struct Logits {
       } else {
         memset(scratch, 0, static_cast<size_t>(depth) * sizeof(float));
       }
-      put_row<Engine>(scratch, depth, hidden.template as<Element>() + i * pitch, plane);
+      put_row<Engine>(scratch, depth, memory_.as<Element>(hidden_) + i * pitch, plane);
     }
   }
 
   // One of Columns::tasks of the section that starts at `symbol`.
   void pack_weight(int64_t symbol, int64_t task, float* scratch) const {
-    columns_from(symbol).pack(task, weight.template as<Element>(), scratch,
+    columns_from(symbol).pack(task, memory_.as<Element>(weight_), scratch,
                               [&](int64_t v, float* row) { load_weight(symbol + v, row); });
   }
 
@@ -144,11 +163,17 @@ struct Logits {
   // that starts at `symbol`, from its `start` on.
   void multiply_block(int64_t block, int64_t count, int64_t symbol, int64_t start, int64_t width,
                       float* to) const {
-    const Element* a = hidden.template as<Element>() + block * kTokens * pitch;
+    const Element* a = memory_.as<Element>(hidden_) + block * kTokens * pitch;
     multiply<Engine, Element>({a, pitch, plane},
-                              columns_from(symbol).from(weight.template as<Element>(), start), to,
+                              columns_from(symbol).from(memory_.as<Element>(weight_), start), to,
                               kBlockRow, round_up(count, Engine::kRowUnit), width, depth, false);
   }
+
+ private:
+  const Buffer& memory_;
+  const int64_t hidden_;
+  const int64_t weight_;
+  const int64_t bias_;
 };
 
 }  // namespace pyseq::PYSEQ_ISA
