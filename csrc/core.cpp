@@ -25,6 +25,7 @@
 #include "patch_embed/patch_embed.hpp"
 #include "peak/peak.hpp"
 #include "prepare_keys/prepare_keys.hpp"
+#include "scale_cross_entropy/scale_cross_entropy.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -418,6 +419,47 @@ void patch_embed_backward(const Array& grad, const Array& samples, const Array& 
   pyseq::patch_embed_backward(arguments);
 }
 
+void scale_cross_entropy(const Array& hidden, const Array& weight, const OptionalArray& bias,
+                         const Array& targets, const std::vector<int64_t>& scales,
+                         const Array& losses, const Array& masses, int threads) {
+  const pyseq::ScaleCrossEntropy arguments{
+      .logits = {.hidden = tensor(hidden),
+                 .weight = tensor(weight),
+                 .bias = tensor(bias),
+                 .targets = tensor(targets),
+                 .scales = scales.data(),
+                 .scale_count = static_cast<int64_t>(scales.size()),
+                 .threads = threads},
+      .losses = tensor(losses),
+      .masses = tensor(masses),
+  };
+  const nb::gil_scoped_release release;
+  pyseq::scale_cross_entropy(arguments);
+}
+
+void scale_cross_entropy_backward(const Array& grad, const Array& hidden, const Array& weight,
+                                  const OptionalArray& bias, const Array& targets,
+                                  const Array& masses, const std::vector<int64_t>& scales,
+                                  const OptionalArray& d_hidden, const OptionalArray& d_weight,
+                                  const OptionalArray& d_bias, int threads) {
+  const pyseq::ScaleCrossEntropyBackward arguments{
+      .logits = {.hidden = tensor(hidden),
+                 .weight = tensor(weight),
+                 .bias = tensor(bias),
+                 .targets = tensor(targets),
+                 .scales = scales.data(),
+                 .scale_count = static_cast<int64_t>(scales.size()),
+                 .threads = threads},
+      .grad = tensor(grad),
+      .masses = tensor(masses),
+      .d_hidden = output(d_hidden),
+      .d_weight = output(d_weight),
+      .d_bias = output(d_bias),
+  };
+  const nb::gil_scoped_release release;
+  pyseq::scale_cross_entropy_backward(arguments);
+}
+
 }  // namespace
 
 NB_MODULE(_core, module) {
@@ -488,4 +530,14 @@ NB_MODULE(_core, module) {
              "spread"_a.noconvert(), "d_samples"_a.noconvert().none(),
              "d_weight"_a.noconvert().none(), "d_bias"_a.noconvert().none(), "stride"_a,
              "threads"_a);
+}
+
+module.def("scale_cross_entropy", &scale_cross_entropy, "hidden"_a.noconvert(),
+           "weight"_a.noconvert(), "bias"_a.noconvert().none(), "targets"_a.noconvert(), "scales"_a,
+           "losses"_a.noconvert(), "masses"_a.noconvert(), "threads"_a);
+module.def("scale_cross_entropy_backward", &scale_cross_entropy_backward, "grad"_a.noconvert(),
+           "hidden"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.noconvert().none(),
+           "targets"_a.noconvert(), "masses"_a.noconvert(), "scales"_a,
+           "d_hidden"_a.noconvert().none(), "d_weight"_a.noconvert().none(),
+           "d_bias"_a.noconvert().none(), "threads"_a);
 }

@@ -28,7 +28,7 @@ SERVED_BY: dict[str, tuple[str, ...]] = {
     "hard_attention": ("native", "triton"),
     "patch_embed": ("native", "triton"),
     "prepare_keys": ("native", "triton"),
-    "scale_cross_entropy": ("triton",),
+    "scale_cross_entropy": ("native", "triton"),
 }
 
 logger = logging.getLogger("pyseq")

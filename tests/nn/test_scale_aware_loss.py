@@ -23,7 +23,8 @@ def test_it_is_the_ops(make, bias):
     if bias:
         nn.init.normal_(head.bias)
     options = {"scale_weights": (1.0, 0.5), "ignore_index": 3, "reduction": "none"}
-    found = ScaleAwareLoss((1, 4), **options, backend="reference")(hidden, head, targets)
+    options["backend"] = "reference"
+    found = ScaleAwareLoss((1, 4), **options)(hidden, head, targets)
     expected = scale_cross_entropy(
         hidden, head.weight, targets, scales=(1, 4), bias=head.bias, **options
     )

@@ -22,6 +22,7 @@ from pyseq.ops import (
     hard_attention,
     patch_embed,
     prepare_keys,
+    scale_cross_entropy,
 )
 from tests.correctness import check_correct, check_options, random, served
 from tests.ops import (
@@ -32,6 +33,7 @@ from tests.ops import (
     test_hard_attention,
     test_patch_embed,
     test_prepare_keys,
+    test_scale_cross_entropy,
 )
 from tests.ops.attention_inputs import angles, attention_inputs, scales
 
@@ -197,6 +199,38 @@ def test_smoothing(T, H, D, strides, dtype, isa):
     test_exponential_smoothing.check(tensors, dtype, "native")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("N", "V", "C", "options"),
+    [
+        (1, 2, 1, {}),
+        (33, 40, 8, {"scales": (1, 4, 16, 100)}),
+        (70, 300, 131, {"scales": (1, 7, 100), "ignore_index": 5}),
+        (200, 257, 300, {"scales": (1, 256), "reduction": "none"}),
+    ],
+)
+def test_loss(N, V, C, options, dtype, isa):
+    tensors = test_scale_cross_entropy.inputs(N, V, C)
+    tensors["weight"] = tensors["weight"] / C**0.5
+    targets = test_scale_cross_entropy.draw(V, N)
+    test_scale_cross_entropy.check(tensors, dtype, "native", targets=targets, **options)
+
+
+def test_loss_of_many_tokens_and_symbols(isa):
+    """More than the kernels pack at the same time of either, and not whole blocks."""
+    N, V = 2320, 2070
+    tensors = test_scale_cross_entropy.inputs(N, V, 3)
+    options = {"targets": test_scale_cross_entropy.draw(V, N), "scales": (1, 300)}
+    results = []
+    for dtype, backend in [(torch.float32, "native"), (torch.float64, "reference")]:
+        leaves = {name: x.to(dtype).requires_grad_() for name, x in tensors.items()}
+        loss, per_scale = scale_cross_entropy(**leaves, **options, backend=backend)
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        results.append([x.double() for x in (loss, per_scale, *gradients)])
+    for ours, exact in zip(*results, strict=True):
+        assert (ours - exact).abs().max() <= 1e-6 * exact.abs().max()
+
+
 def with_gradients(op, *tensors):
     """The output and the gradient of each tensor."""
     leaves = [x.clone().requires_grad_() for x in tensors]
@@ -212,6 +246,8 @@ def test_threads_change_no_bit(threads, isa):
     gain = random(32, seed=5).float()
     series = [random(3, 12000), random(300, 16), random(300)]
     sequences = [random(2, 530, 4, 257), torch.linspace(0.02, 0.9, 4), random(4, 257)]
+    losing = test_scale_cross_entropy.inputs(400, 600, 64, dtype=torch.float32)
+    targets = test_scale_cross_entropy.draw(600, 400)
 
     def cosine(query, key, value, scale, query_weight, key_weight):
         gains = {"query_weight": query_weight, "key_weight": key_weight}
@@ -219,7 +255,13 @@ def test_threads_change_no_bit(threads, isa):
             query, key, value, scale=scale, **gains, causal=True, backend="native"
         )
 
+    def lose(*tensors):
+        options = {"targets": targets, "scales": (1, 50), "backend": "native"}
+        loss, per_scale = scale_cross_entropy(**dict(zip(losing, tensors, strict=True)), **options)
+        return torch.cat([loss[None], per_scale])
+
     def results():
+        yield from with_gradients(lose, *losing.values())
         yield from with_gradients(cosine, *heads, torch.tensor(9.0), gain, gain)
         for op in (hard_attention, adaptive_attention):
             yield from with_gradients(partial(op, causal=True, backend="native"), *heads)

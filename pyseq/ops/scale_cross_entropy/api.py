@@ -45,7 +45,9 @@ def scale_cross_entropy(
     exist together, and the backward pass makes them again. On the reference at most 2^24 of them do
     (or those of one row), forward and backward, in two copies of 64 MiB; bins of a good part of the
     alphabet take a few times that. For inputs narrower than float32 a copy of `weight` in float32
-    comes on top, and its gradient is summed in float32. On Triton no logits are stored forward, and
+    comes on top, and its gradient is summed in float32. Natively the logits of 192 rows and 256
+    symbols are alive in each thread, and backward the gradients of up to 2304 x 2048 of them; the
+    gradients of all inputs are summed in float32. On Triton no logits are stored forward, and
     backward 128 MiB of their gradients, rounded to the inputs' dtype; the gradient of `hidden` is
     kept in float32, that of `weight` for up to 16384 symbols at a time.
 
@@ -57,8 +59,7 @@ def scale_cross_entropy(
         weight (Tensor (V, C), dtype of hidden): the projection to the alphabet of V symbols.
         targets (Tensor (...), any integer dtype, uint16 too): the true symbols, 0 to V - 1 or
             `ignore_index`. Their values are not checked by the op, which would have to wait for
-            the device; another value is an IndexError of PyTorch's in the reference on the CPU,
-            and an infinite loss in Triton.
+            the device; another value is an IndexError on the CPU, and an infinite loss in Triton.
         scales (tuple of int): widths of the bins in symbols, at least 1.
         scale_weights (tuple of float | None): what each scale's loss counts in the sum, finite and
             at least 0; None: 1 each; no unit.

@@ -3,7 +3,7 @@
 from pyseq.kernels.scale_cross_entropy import limits
 from pyseq.ops import backends, registration
 from pyseq.ops.precision import accumulation_dtype
-from pyseq.ops.scale_cross_entropy import parts
+from pyseq.ops.scale_cross_entropy import native, parts
 
 OP = "scale_cross_entropy"
 
@@ -19,21 +19,39 @@ _saved = f"{_tensors}, Tensor masses, {_options}"
 
 def _forward(hidden, weight, bias, targets, scales, ignore_index, backend):
     options = {"scales": scales, "ignore_index": ignore_index}
-    if backends.choose(OP, backend, _refusals(hidden, weight)) == "triton":
-        return parts.fused_forward(hidden, weight, bias, targets, **options)
-    losses = parts.forward(hidden, weight, bias, targets, **options)
-    return losses, losses.new_zeros(2, 1 + len(scales), len(hidden))
+    chosen = backends.choose(OP, backend, _refusals(hidden, weight))
+    if chosen == "reference":
+        losses = parts.forward(hidden, weight, bias, targets, **options)
+        return losses, losses.new_zeros(2, 1 + len(scales), len(hidden))
+    if chosen == "native":
+        native.check_targets(OP, targets, len(weight), ignore_index)
+        kernel = native.forward
+    else:
+        from pyseq.kernels.scale_cross_entropy.forward import scale_cross_entropy_forward
+
+        kernel = scale_cross_entropy_forward
+    return parts.fused_forward(kernel, hidden, weight, bias, targets, **options)
 
 
 def _backward(grad, hidden, weight, bias, targets, masses, scales, ignore_index, backend, needs):
     options = {"scales": scales, "ignore_index": ignore_index, "needs": needs}
-    if backends.choose(OP, backend, _refusals(hidden, weight)) == "triton":
-        return parts.fused_backward(grad, hidden, weight, bias, targets, masses, **options)
-    return parts.backward(grad, hidden, weight, bias, targets, **options)
+    chosen = backends.choose(OP, backend, _refusals(hidden, weight))
+    if chosen == "reference":
+        return parts.backward(grad, hidden, weight, bias, targets, **options)
+    if chosen == "native":
+        kernel = native.backward
+    else:
+        from pyseq.kernels.scale_cross_entropy.backward import scale_cross_entropy_backward
+
+        kernel = scale_cross_entropy_backward
+    return parts.fused_backward(kernel, grad, hidden, weight, bias, targets, masses, **options)
 
 
 def _refusals(hidden, weight) -> dict[str, backends.Refusal]:
-    return {"triton": backends.triton_refusal(hidden, lambda: limits.refuse(hidden, weight))}
+    return {
+        "triton": backends.triton_refusal(hidden, lambda: limits.refuse(hidden, weight)),
+        "native": backends.native_refusal(hidden, weight),
+    }
 
 
 def _fake(hidden, _weight, _bias, _targets, scales, *_options):

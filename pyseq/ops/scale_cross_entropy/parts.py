@@ -4,7 +4,7 @@ The reference's gradient is written out, because autograd is switched off inside
 PyTorch's modes; like every fused backward it makes the logits again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -74,6 +74,7 @@ def backward(
 
 
 def fused_forward(
+    kernel: Callable[..., tuple[Tensor, Tensor]],
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -82,11 +83,9 @@ def fused_forward(
     scales: Sequence[int],
     ignore_index: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """`reference.losses` by Triton, and the masses (2, 1 + n_scales, N) for its backward."""
-    from pyseq.kernels.scale_cross_entropy.forward import scale_cross_entropy_forward
-
+    """`reference.losses` by a kernel, and the masses (2, 1 + n_scales, N) for its backward."""
     fine = _below(scales, len(weight))
-    found, found_masses = scale_cross_entropy_forward(
+    found, found_masses = kernel(
         hidden, weight, bias, targets.contiguous(), [scales[i] for i in fine]
     )
     ignored = reference.is_ignored(targets, ignore_index)
@@ -102,6 +101,7 @@ def fused_forward(
 
 
 def fused_backward(
+    kernel: Callable[..., list[Tensor | None]],
     grad: Tensor,
     hidden: Tensor,
     weight: Tensor,
@@ -113,14 +113,12 @@ def fused_backward(
     ignore_index: int | None,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
-    """`backward` by Triton, with the masses of `fused_forward`."""
-    from pyseq.kernels.scale_cross_entropy.backward import scale_cross_entropy_backward
-
+    """`backward` by a kernel, with the masses of `fused_forward`."""
     fine = _below(scales, len(weight))
     ignored = reference.is_ignored(targets, ignore_index)
     # Not indexed by a list, which would have to be sent to the device.
     kept = [grad[i].masked_fill(ignored, 0) for i in fine]
-    return scale_cross_entropy_backward(
+    return kernel(
         torch.stack(kept) if kept else grad[:0],
         hidden,
         weight,
