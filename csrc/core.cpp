@@ -137,10 +137,6 @@ pyseq::Tensor tensor(const std::optional<Array>& array) {
   return array.has_value() ? tensor(*array) : pyseq::Tensor{};
 }
 
-pyseq::Tensor output(const std::optional<Array>& array) {
-  return array.has_value() ? output(*array) : pyseq::Tensor{};
-}
-
 void hard_attention(const Array& query, const Array& key, const Array& value, const Array& out,
                     const Array& index, bool causal, int threads) {
   const pyseq::HardAttention arguments{
@@ -530,14 +526,12 @@ NB_MODULE(_core, module) {
              "spread"_a.noconvert(), "d_samples"_a.noconvert().none(),
              "d_weight"_a.noconvert().none(), "d_bias"_a.noconvert().none(), "stride"_a,
              "threads"_a);
-}
-
-module.def("scale_cross_entropy", &scale_cross_entropy, "hidden"_a.noconvert(),
-           "weight"_a.noconvert(), "bias"_a.noconvert().none(), "targets"_a.noconvert(), "scales"_a,
-           "losses"_a.noconvert(), "masses"_a.noconvert(), "threads"_a);
-module.def("scale_cross_entropy_backward", &scale_cross_entropy_backward, "grad"_a.noconvert(),
-           "hidden"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.noconvert().none(),
-           "targets"_a.noconvert(), "masses"_a.noconvert(), "scales"_a,
-           "d_hidden"_a.noconvert().none(), "d_weight"_a.noconvert().none(),
-           "d_bias"_a.noconvert().none(), "threads"_a);
+  module.def("scale_cross_entropy", &scale_cross_entropy, "hidden"_a.noconvert(),
+             "weight"_a.noconvert(), "bias"_a.noconvert().none(), "targets"_a.noconvert(),
+             "scales"_a, "losses"_a.noconvert(), "masses"_a.noconvert(), "threads"_a);
+  module.def("scale_cross_entropy_backward", &scale_cross_entropy_backward, "grad"_a.noconvert(),
+             "hidden"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.noconvert().none(),
+             "targets"_a.noconvert(), "masses"_a.noconvert(), "scales"_a,
+             "d_hidden"_a.noconvert().none(), "d_weight"_a.noconvert().none(),
+             "d_bias"_a.noconvert().none(), "threads"_a);
 }
