@@ -132,7 +132,7 @@ struct FloatProduct {
   const int64_t panel = size.P * kColumns;
   const int64_t samples = padded_bytes((kPatches * size.P + kLanes) * int64_t{sizeof(float)});
   const int64_t rows = padded_bytes((kPatches + kColumns) * size.P * int64_t{sizeof(float)});
-  const int64_t scratch = samples + patches + kPatches * kColumns * int64_t{sizeof(float)};
+  const int64_t scratch = samples + rows + kPatches * kColumns * int64_t{sizeof(float)};
   const Buffer working{size.threads * scratch};
   const Buffer weight{size.panels * panel * int64_t{sizeof(float)}};
   const Buffer bias{size.panels * kColumns * int64_t{sizeof(float)}};
@@ -198,7 +198,7 @@ struct FloatProduct {
   }
 
   const float* sum_in_parts(const float* a, const float* w, int64_t count, int worker) const {
-    auto* sums = working.as<float>(worker * scratch + samples + patches);
+    auto* sums = working.as<float>(worker * scratch + samples + rows);
     memset(sums, 0, static_cast<size_t>(count * kColumns) * sizeof(float));
     for (int64_t k = 0; k < size.P; k += kPart) {
       const int64_t depth = size.P - k < kPart ? size.P - k : kPart;
