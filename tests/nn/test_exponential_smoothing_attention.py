@@ -255,14 +255,15 @@ def test_every_parameter_learns(trend):
 
 def test_backend_and_views_reach_the_op(monkeypatch):
     """Without a cache nothing is copied: the op is handed a view of the projection."""
-    attention = layer(backend="native")
-    with pytest.raises(BackendUnavailable, match="exponential_smoothing has no native code"):
-        attention(torch.zeros(1, 2, 12))
+    attention = layer(backend="native").double()
+    x = torch.zeros(2, 5, 12, dtype=torch.float64)
+    with pytest.raises(BackendUnavailable, match="'native' .* float64 is not served"):
+        attention(x)
     seen = []
     monkeypatch.setattr(
         module, "exponential_smoothing", lambda values, *_, **__: seen.append(values) or values
     )
-    attention(torch.zeros(2, 5, 12))
+    attention(x)
     assert seen[0].shape == (2, 5, 3, 4)
     assert seen[0]._base is not None
 
