@@ -257,7 +257,7 @@ def test_backend_and_views_reach_the_op(monkeypatch):
     """Without a cache nothing is copied: the op is handed a view of the projection."""
     attention = layer(backend="native").double()
     x = torch.zeros(2, 5, 12, dtype=torch.float64)
-    with pytest.raises(BackendUnavailable, match="'native' .* float64 is not served"):
+    with pytest.raises(BackendUnavailable, match=r"'native' .* float64 is not served"):
         attention(x)
     seen = []
     monkeypatch.setattr(
