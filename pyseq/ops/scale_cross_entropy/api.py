@@ -46,7 +46,7 @@ def scale_cross_entropy(
     (or those of one row), forward and backward, in two copies of 64 MiB; bins of a good part of the
     alphabet take a few times that. For inputs narrower than float32 a copy of `weight` in float32
     comes on top, and its gradient is summed in float32. Natively the logits of 192 rows and 256
-    symbols are alive in each thread, and backward the gradients of up to 2304 x 2048 of them; the
+    symbols are alive in each thread, and backward the gradients of up to 1152 x 1024 of them; the
     gradients of all inputs are summed in float32. On Triton no logits are stored forward, and
     backward 128 MiB of their gradients, rounded to the inputs' dtype; the gradient of `hidden` is
     kept in float32, that of `weight` for up to 16384 symbols at a time.
