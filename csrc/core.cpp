@@ -117,15 +117,18 @@ pyseq::Tensor tensor(const Array& array) {
   return found;
 }
 
-// An output, which the caller has just allocated.
+// An output, which the caller has just allocated. A large one is new to the process: malloc gives
+// such blocks back when they are freed, and keeps smaller ones.
 pyseq::Tensor output(const Array& array) {
+  constexpr int64_t kKept = int64_t{32} << 20;
   const pyseq::Tensor found = tensor(array);
   int64_t last = 0;
   for (size_t axis = 0; axis < array.ndim(); ++axis) {
     if (found.shape[axis] == 0) return found;
     last += (found.shape[axis] - 1) * found.stride[axis];
   }
-  pyseq::wish_huge_pages(found.data, (last + 1) * pyseq::size_of(found.dtype));
+  const int64_t bytes = (last + 1) * pyseq::size_of(found.dtype);
+  if (bytes > kKept) pyseq::wish_huge_pages(found.data, bytes);
   return found;
 }
 

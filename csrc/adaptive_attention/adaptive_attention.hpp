@@ -42,7 +42,7 @@ struct AdaptiveAttention {
   Tensor value;
   Tensor out;
   Tensor measures;
-  float scale;
+  float scale;  // above 0
   Sharpness sharpness;
   bool causal;
   int threads;

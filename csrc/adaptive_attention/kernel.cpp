@@ -44,7 +44,7 @@ class Attention {
 
   // One query's softmax, and how it is sharpened.
   struct Row {
-    float best;   // its largest score, of <q, k> as the engine sees it
+    float best;   // its largest <q, k>
     float total;  // sum e^c, where c is the logit less the largest one
     float nats;
     float beta;
@@ -101,8 +101,6 @@ class Attention {
     for (int64_t i = 0; i < count; ++i) {
       load_row(x_.query.at(b, h, first + i), x_.query.dtype, x_.query.stride[3], D, row);
       space.rows[i].bad = hide_if_bad(row, D, columns_.depth);
-      // So that the largest score belongs to the largest logit.
-      for (int64_t d = 0; d < D; ++d) row[d] *= sign_;
       put_row<Engine>(row, columns_.depth, space.queries + i * columns_.depth, query_plane());
     }
   }
@@ -116,7 +114,7 @@ class Attention {
       top[1] = maximum(load(scores + j + kLanes), top[1]);
     }
     row.best = largest(maximum(top[0], top[1]));
-    const float factor = (x_.scale == 0 ? 1 : fabsf(x_.scale)) * kLog2E;
+    const float factor = x_.scale * kLog2E;
     Floats total[2] = {};
     Floats moment[2] = {};
     for (int64_t j = 0; j < width; j += 2 * kLanes) {
@@ -155,7 +153,7 @@ class Attention {
 
   void finish(int64_t b, int64_t h, int64_t t, bool sees, const Row& row, float* out) const {
     const float nan = __builtin_nanf("");
-    const float measures[] = {sign_ * row.best, logf(row.total), row.nats, logf(row.sharpened)};
+    const float measures[] = {row.best, logf(row.total), row.nats, logf(row.sharpened)};
     for (int64_t d = 0; d < D; ++d) out[d] = !sees ? 0 : row.bad ? nan : out[d] / row.sharpened;
     store_row(out, x_.out.dtype, x_.out.stride[3], D, x_.out.at(b, h, t));
     for (int64_t i = 0; i < 4; ++i) {
@@ -211,7 +209,6 @@ class Attention {
   const Columns<Engine>& columns_ = packed_.columns;
   const StackedRows<Engine>& rows_ = packed_.rows;
   const int64_t pitch_ = round_up(S, Engine::kColumns) + 16;
-  const float sign_ = x_.scale < 0 ? -1.0F : x_.scale > 0 ? 1.0F : 0.0F;
   const int threads_;
   const Buffer working_;
 };

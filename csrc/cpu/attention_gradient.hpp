@@ -22,8 +22,6 @@ inline constexpr int64_t kKeyRows = 64;          // that one task finishes
 // Elements from row to row of a block: a power of two would crowd a few sets of the cache.
 inline constexpr int64_t kGradientPitch = kGradientKeys + 16;
 
-inline int64_t at_least_one(int64_t n) { return n > 0 ? n : 1; }
-
 // Weights says how P and dS are made:
 //   struct Row: what it keeps of a query;
 //   bool begin(row, b, h, t, grad, scratch): false where the query's output is NaN whatever goes
@@ -433,9 +431,9 @@ class AttentionGradient {
   const int64_t width_ = rows_.width;  // the same
   const int64_t S_padded_ = rows_.rows;
   const int64_t tiles_ = (T + kGradientQueries - 1) / kGradientQueries;  // of a head
-  const int64_t wanted_ = at_least_one((kGradientTasks + B * G - 1) / at_least_one(B * G));
-  const int64_t parts_ = wanted_ < H / G * tiles_ ? wanted_ : at_least_one(H / G * tiles_);
-  const int64_t key_tasks_ = at_least_one((S + kKeyRows - 1) / kKeyRows);
+  const int64_t wanted_ = larger((kGradientTasks + B * G - 1) / larger(B * G, 1), 1);
+  const int64_t parts_ = smaller(wanted_, larger(H / G * tiles_, 1));
+  const int64_t key_tasks_ = larger((S + kKeyRows - 1) / kKeyRows, 1);
   const int threads_;
   const Buffer working_;
   const Buffer keys_;         // as columns

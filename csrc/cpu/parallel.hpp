@@ -10,8 +10,8 @@ namespace pyseq {
 void run_tasks(int64_t tasks, int threads, void (*body)(void* context, int64_t task, int worker),
                void* context);
 
-// Asks for pages of 2 MiB in memory that nobody has touched yet: where every call has a result of
-// its own, page faults cost as much as the work. Does nothing where there are few bytes.
+// Asks for pages of 2 MiB in memory that nobody has touched yet, where page faults would cost as
+// much as the work. Does nothing where there are few bytes.
 void wish_huge_pages(void* data, int64_t bytes);
 
 // Bytes aligned to cache lines (pages of 2 MiB where there are many of them), not initialised.

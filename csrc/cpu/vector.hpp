@@ -37,6 +37,8 @@ inline constexpr float kLn2 = 0.69314718F;
 inline constexpr float kVanished =
     -300;  // 2^kVanished is 0, and no infinity that NaN could come from
 
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 PYSEQ_INLINE Floats load(const float* from) {

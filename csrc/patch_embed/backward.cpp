@@ -12,8 +12,6 @@ namespace {
 
 constexpr int kColumns = FloatEngine::kColumns;
 
-constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 constexpr int64_t floats(int64_t n) { return padded_bytes(n * int64_t{sizeof(float)}); }
 
 // Sizes of a call; the patches of all rows are counted through, M of them.

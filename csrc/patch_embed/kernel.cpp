@@ -131,7 +131,7 @@ struct FloatProduct {
   const Sizes size{x};
   const int64_t panel = size.P * kColumns;
   const int64_t samples = padded_bytes((kPatches * size.P + kLanes) * int64_t{sizeof(float)});
-  const int64_t rows = padded_bytes((kPatches + kColumns) * size.P * int64_t{sizeof(float)});
+  const int64_t rows = padded_bytes(kPatches * size.P * int64_t{sizeof(float)});
   const int64_t scratch = samples + rows + kPatches * kColumns * int64_t{sizeof(float)};
   const Buffer working{size.threads * scratch};
   const Buffer weight{size.panels * panel * int64_t{sizeof(float)}};
@@ -148,11 +148,11 @@ struct FloatProduct {
 
  private:
   void pack(int64_t p, int worker) const {
-    auto* rows = working.as<float>(worker * scratch);
+    auto* loaded = working.as<float>(worker * scratch);
     auto* biases = bias.as<float>() + p * kColumns;
     for (int64_t j = 0; j < kColumns; ++j) {
       const int64_t c = p * kColumns + j;
-      float* row = rows + j * size.P;
+      float* row = loaded + j * size.P;
       biases[j] = 0;
       if (c >= size.C) {
         memset(row, 0, static_cast<size_t>(size.P) * sizeof(float));
@@ -161,7 +161,7 @@ struct FloatProduct {
       load_row(x.weight.at(c), x.weight.dtype, x.weight.stride[1], size.P, row);
       if (x.bias.data != nullptr) load_row(x.bias.at(c), x.bias.dtype, 1, 1, biases + j);
     }
-    FloatEngine::pack_columns(rows, size.P, size.P, weight.as<float>() + p * panel, 0, nullptr);
+    FloatEngine::pack_columns(loaded, size.P, size.P, weight.as<float>() + p * panel, 0, nullptr);
   }
 
   void embed(int64_t first, int64_t count, int worker) const {

@@ -116,10 +116,10 @@ class Backward {
 
   void make_block(int64_t token, int64_t block, int64_t symbol, int64_t start, int worker) const {
     const int64_t first = token + block * kTokens;
-    const int64_t count = at_most(logits_.N - first, kTokens);
+    const int64_t count = smaller(logits_.N - first, kTokens);
     const int64_t filled = round_up(count, Engine::kColumns);
     const int64_t width =
-        round_up(at_most(logits_.symbols_from(symbol) - start, kSymbols), Engine::kColumns);
+        round_up(smaller(logits_.symbols_from(symbol) - start, kSymbols), Engine::kColumns);
     float* gradients = scratch(worker);
     Engine::begin();
     logits_.multiply_block(block, count, symbol, start, width, gradients);
@@ -202,7 +202,7 @@ class Backward {
         x_.d_weight.data == nullptr ? 0 : (logits_.symbols_from(symbol) + kSymbols - 1) / kSymbols;
     for_tasks((blocks + widths) * parts, logits_.threads, [&](int64_t task, int) {
       const int64_t feature = task % parts * kFeatures;
-      const int64_t features = at_most(logits_.depth - feature, kFeatures);
+      const int64_t features = smaller(logits_.depth - feature, kFeatures);
       Engine::begin();
       if (task / parts < blocks) {
         add_to_hidden(token, task / parts, symbol, feature, features);
@@ -216,7 +216,7 @@ class Backward {
   void add_to_hidden(int64_t token, int64_t block, int64_t symbol, int64_t feature,
                      int64_t features) const {
     const int64_t first = token + block * kTokens;
-    const int64_t count = at_most(logits_.N - first, kTokens);
+    const int64_t count = smaller(logits_.N - first, kTokens);
     const StackedRows<Engine> stacked = stacked_symbols(symbol);
     const Element* gradients = memory_.as<Element>(rows_) + block * kTokens * rows_pitch_;
     Panels<Element> weight = stacked.from(memory_.as<Element>(weight_), 0);
@@ -229,7 +229,7 @@ class Backward {
 
   void add_to_weight(int64_t token, int64_t symbol, int64_t start, int64_t feature,
                      int64_t features) const {
-    const int64_t count = at_most(logits_.symbols_from(symbol) - start, kSymbols);
+    const int64_t count = smaller(logits_.symbols_from(symbol) - start, kSymbols);
     const StackedRows<Engine> stacked = stacked_tokens(token);
     const Element* gradients = memory_.as<Element>(columns_) + start * columns_pitch_;
     Panels<Element> hidden = stacked.from(memory_.as<Element>(hidden_), 0);
@@ -272,7 +272,6 @@ class Backward {
   int64_t add_if(const Tensor& wanted, int64_t elements) {
     return wanted.data == nullptr ? 0 : layout_.add<Element>(elements);
   }
-  static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
   const ScaleCrossEntropyBackward& x_;
   Layout layout_;

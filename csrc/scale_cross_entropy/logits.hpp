@@ -19,8 +19,6 @@ inline constexpr int64_t kSection = 4 * kSymbols;
 // B a panel of so many rows stays in the L1 cache.
 inline constexpr int64_t kTerms = 128;
 
-constexpr int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
-
 template <typename Element>
 constexpr int64_t pitch_of(int64_t n) {
   return n + 64 / int64_t{sizeof(Element)};  // again no power of two
@@ -28,8 +26,6 @@ constexpr int64_t pitch_of(int64_t n) {
 
 // e^x for x up to 88; NaN stays NaN.
 PYSEQ_INLINE Floats exponential(Floats x) {
-  constexpr float kLog2E = 1.44269504F;
-  constexpr float kVanished = -300;  // 2^kVanished is 0, and no infinity that NaN could come from
   return exp2<7>(maximum(broadcast(kVanished), x * kLog2E));
 }
 
@@ -37,9 +33,9 @@ PYSEQ_INLINE Floats exponential(Floats x) {
 template <typename Engine, typename Element>
 void multiply(Rows<Element> a, Panels<Element> b, float* c, int64_t c_row, int64_t M, int64_t N,
               int64_t K, bool add) {
-  const int64_t part = at_most(round_up((K + 3) / 4, 32), kTerms);  // 32: every engine's depth
+  const int64_t part = smaller(round_up((K + 3) / 4, 32), kTerms);  // 32: every engine's depth
   for (int64_t k = 0; k < K; k += part, a.data += part, b.data += part * Engine::kColumns) {
-    const int64_t terms = at_most(K - k, part);
+    const int64_t terms = smaller(K - k, part);
     if (add || k > 0) {
       Engine::template multiply<true>(a, b, c, c_row, M, N, terms);
     } else {
@@ -56,7 +52,7 @@ struct Bin {
   bool empty() const { return first >= stop; }
   // What of it lies in a block, counted from the block's first symbol.
   Bin within(int64_t start, int64_t width) const {
-    return {first > start ? first - start : 0, at_most(stop - start, width)};
+    return {first > start ? first - start : 0, smaller(stop - start, width)};
   }
   // Which of kLanes symbols are in it.
   PYSEQ_INLINE Ints holds(int64_t symbol) const {
@@ -71,7 +67,7 @@ inline Bin bin_of(const ScaleLogits& x, int64_t n, int64_t s) {
   const int64_t target = *reinterpret_cast<const int64_t*>(x.targets.at(n));
   if (target < 0 || target >= V) return {0, 0};
   const int64_t first = target / x.scales[s] * x.scales[s];
-  return {first, at_most(first + x.scales[s], V)};
+  return {first, smaller(first + x.scales[s], V)};
 }
 
 // Where parts of one buffer begin. A single one malloc keeps for the next call; several go back to
@@ -107,8 +103,8 @@ class Logits {
   const int64_t C = x.weight.shape[1];
   const int threads = useful_threads(x.threads, double(N) * double(V) * double(C));
 
-  const int64_t chunk = at_most(round_up(N, kTokens), kChunk);
-  const int64_t section = at_most(round_up(V, kSymbols), kSection);
+  const int64_t chunk = smaller(round_up(N, kTokens), kChunk);
+  const int64_t section = smaller(round_up(V, kSymbols), kSection);
   const int64_t depth = round_up(C, Engine::kColumns);
   const int64_t pitch = pitch_of<Element>(depth);
   const int64_t plane = chunk * pitch;
@@ -117,8 +113,8 @@ class Logits {
 
   float* bias(int64_t symbol) const { return memory_.as<float>(bias_) + symbol; }
 
-  int64_t tokens_from(int64_t token) const { return at_most(N - token, chunk); }
-  int64_t symbols_from(int64_t symbol) const { return at_most(V - symbol, section); }
+  int64_t tokens_from(int64_t token) const { return smaller(N - token, chunk); }
+  int64_t symbols_from(int64_t symbol) const { return smaller(V - symbol, section); }
 
   // The sections' biases, and -inf for symbols that only fill up a block, which no exponential then
   // counts.

@@ -71,15 +71,15 @@ class Forward {
   // The masses of a block's tokens in the unit that begins at `start` of a section.
   void sum_unit(int64_t token, int64_t block, int64_t symbol, int64_t start, int worker) const {
     const int64_t first = token + block * kTokens;
-    const int64_t count = at_most(logits_.N - first, kTokens);
-    const int64_t end = at_most(start + kUnit, logits_.symbols_from(symbol));
+    const int64_t count = smaller(logits_.N - first, kTokens);
+    const int64_t end = smaller(start + kUnit, logits_.symbols_from(symbol));
     float* logits = scratch(worker);
     auto* masses = reinterpret_cast<Mass*>(logits + kTokens * kBlockRow);
     for (int64_t i = 0; i < count * masses_; ++i) masses[i] = Mass{};
 
     Engine::begin();
     for (int64_t v = start; v < end; v += kSymbols) {
-      const int64_t width = round_up(at_most(end - v, kSymbols), Engine::kColumns);
+      const int64_t width = round_up(smaller(end - v, kSymbols), Engine::kColumns);
       logits_.multiply_block(block, count, symbol, v, width, logits);
       for (int64_t i = 0; i < count; ++i) {
         add_row(first + i, symbol + v, width, logits + i * kBlockRow, masses + i * masses_);
@@ -111,9 +111,9 @@ class Forward {
   // All units' masses of a block's tokens, in the units' order, and the losses.
   void merge(int64_t token, int64_t block) const {
     const int64_t first = token + block * kTokens;
-    const int64_t count = at_most(logits_.N - first, kTokens);
+    const int64_t count = smaller(logits_.N - first, kTokens);
     for (int64_t i = 0; i < count; i += kLanes) {
-      const int64_t there = at_most(count - i, kLanes);
+      const int64_t there = smaller(count - i, kLanes);
       Mass all[kLanes];
       for (int64_t m = 0; m < masses_; ++m) {
         Mass found[kLanes];
