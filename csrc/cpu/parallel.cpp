@@ -1,7 +1,9 @@
 #include "cpu/parallel.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #ifdef _OPENMP
@@ -31,6 +33,36 @@ void run_tasks(int64_t tasks, int threads, void (*body)(void* context, int64_t t
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr int64_t kLargestSpare = int64_t{64} << 20;
+
+// A buffer given back, whose first bytes hold its size: the system's new pages take longer to get
+// than to fill, and malloc gives so many bytes back. No lock, that a forked process could find
+// held.
+std::atomic<void*> spare = nullptr;
+
+int64_t size_of_spare(const void* data) {
+  int64_t bytes;
+  std::memcpy(&bytes, data, sizeof bytes);
+  return bytes;
+}
+
+bool keep_as_spare(void* data, int64_t bytes) {
+  if (bytes < static_cast<int64_t>(kHugePage) || bytes > kLargestSpare) return false;
+  std::memcpy(data, &bytes, sizeof bytes);
+  std::free(spare.exchange(data));
+  return true;
+}
+
+// A spare buffer of at least so many bytes, and not many more; or null.
+void* take_spare(int64_t bytes) {
+  constexpr int64_t kWaste = 8;
+  void* found = spare.exchange(nullptr);
+  if (found == nullptr) return nullptr;
+  const int64_t there = size_of_spare(found);
+  if (there >= bytes && there / kWaste <= bytes) return found;
+  keep_as_spare(found, there);
+  return nullptr;
+}
 
 }  // namespace
 
@@ -46,16 +78,23 @@ void wish_huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
-Buffer::Buffer(int64_t bytes) {
+Buffer::Buffer(int64_t bytes) : data_(take_spare(bytes)) {
+  if (data_ != nullptr) {
+    bytes_ = size_of_spare(data_);
+    return;
+  }
   constexpr size_t kLine = 64;
   const auto wanted = static_cast<size_t>(std::max<int64_t>(bytes, 1));
   const size_t alignment = wanted >= kHugePage ? kHugePage : kLine;
   const size_t rounded = (wanted + alignment - 1) / alignment * alignment;
   data_ = std::aligned_alloc(alignment, rounded);
   if (data_ == nullptr) throw std::bad_alloc();
-  wish_huge_pages(data_, static_cast<int64_t>(rounded));
+  bytes_ = static_cast<int64_t>(rounded);
+  wish_huge_pages(data_, bytes_);
 }
 
-Buffer::~Buffer() { std::free(data_); }
+Buffer::~Buffer() {
+  if (!keep_as_spare(data_, bytes_)) std::free(data_);
+}
 
 }  // namespace pyseq

@@ -14,7 +14,8 @@ void run_tasks(int64_t tasks, int threads, void (*body)(void* context, int64_t t
 // much as the work. Does nothing where there are few bytes.
 void wish_huge_pages(void* data, int64_t bytes);
 
-// Bytes aligned to cache lines (pages of 2 MiB where there are many of them), not initialised.
+// Bytes aligned to cache lines (pages of 2 MiB where there are many of them), not initialised. Of
+// those given back one is kept for the next call.
 class Buffer {
  public:
   explicit Buffer(int64_t bytes);  // throws std::bad_alloc
@@ -29,6 +30,7 @@ class Buffer {
 
  private:
   void* data_;
+  int64_t bytes_;  // at least those asked for
 };
 
 }  // namespace pyseq

@@ -10,7 +10,7 @@ namespace pyseq::PYSEQ_ISA {
 
 namespace {
 
-constexpr int64_t kFeatures = 128;  // of a gradient that one task sums up
+constexpr int64_t kFeatures = 256;  // of a gradient that one task sums up
 
 // In each of kLanes pairs of rows, trades what lies off the diagonal of blocks of kStep.
 template <int kStep>

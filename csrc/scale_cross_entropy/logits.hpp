@@ -17,7 +17,7 @@ inline constexpr int64_t kSection = 4 * kSymbols;
 
 // Terms that a product sums before it adds them to memory, at most: sums of sums round less, and of
 // B a panel of so many rows stays in the L1 cache.
-inline constexpr int64_t kTerms = 128;
+inline constexpr int64_t kTerms = 256;
 
 template <typename Element>
 constexpr int64_t pitch_of(int64_t n) {
@@ -70,8 +70,7 @@ inline Bin bin_of(const ScaleLogits& x, int64_t n, int64_t s) {
   return {first, smaller(first + x.scales[s], V)};
 }
 
-// Where parts of one buffer begin. A single one malloc keeps for the next call; several go back to
-// the system, whose new pages take longer to get than to fill.
+// Where parts of one buffer begin: a single one is kept for the next call, of several only one is.
 struct Layout {
   int64_t bytes = 0;
 
