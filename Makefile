@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/pyseq demo
 
 test: $(VENV)/.installed-for-development
-	PYSEQ_REQUIRE_CORE=1 $(BIN)/python -m pytest
+	PYSEQ_REQUIRE_CORE=1 $(BIN)/python -m pytest -n logical --dist worksteal --durations 25
 
 lint: $(VENV)/.installed-for-development
 	$(BIN)/ruff check $(PYTHON_FILES)
@@ -43,7 +43,7 @@ sanitize: $(VENV)/.installed-for-development
 	$(BIN)/cmake --build $(SANITIZED)/objects
 	cd $(SANITIZED) && LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=. \
-		$(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/ops -k "native or instruction_sets"
+		$(CURDIR)/$(BIN)/python -m pytest -q -n logical --dist worksteal --capture=sys tests/ops -k "native or instruction_sets"
 
 clean:
 	rm -rf $(VENV) build *.egg-info pyseq/_core*.so pyseq/_core_build_error.txt demo

@@ -36,13 +36,7 @@ struct BfloatRows {
 struct HalfRows {
   using Element = uint16_t;
   static constexpr int kStep = 1;
-  static PYSEQ_INLINE void read(const uint16_t* from, Floats* to) {
-#if defined(__AVX512F__)
-    to[0] = (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#else
-    to[0] = (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#endif
-  }
+  static PYSEQ_INLINE void read(const uint16_t* from, Floats* to) { to[0] = load_float16(from); }
 };
 #endif
 

@@ -195,6 +195,27 @@ PYSEQ_INLINE Halves round_to_bfloat(Floats x) {
 #endif
 }
 
+#if defined(__AVX2__)
+// Consecutive float16 to float32, and back to the nearest.
+PYSEQ_INLINE Floats load_float16(const uint16_t* from) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#else
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#endif
+}
+
+PYSEQ_INLINE void store_float16(uint16_t* to, Floats x) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
+#endif
+}
+#endif
+
 // One row of n elements, `stride` elements apart, to consecutive float32.
 inline void load_row(const void* from, DType dtype, int64_t stride, int64_t n, float* to) {
   if (dtype == DType::kFloat32) {
@@ -213,7 +234,13 @@ inline void load_row(const void* from, DType dtype, int64_t stride, int64_t n, f
     }
   } else if (dtype == DType::kFloat16) {
     const auto* x = static_cast<const _Float16*>(from);
-    for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(x[i * stride]);
+    int64_t i = 0;
+#if defined(__AVX2__)
+    for (; stride == 1 && i + kLanes <= n; i += kLanes) {
+      store(to + i, load_float16(static_cast<const uint16_t*>(from) + i));
+    }
+#endif
+    for (; i < n; ++i) to[i] = static_cast<float>(x[i * stride]);
   }
 }
 
@@ -240,7 +267,13 @@ inline void store_row(const float* from, DType dtype, int64_t stride, int64_t n,
     }
   } else if (dtype == DType::kFloat16) {
     auto* x = static_cast<_Float16*>(to);
-    for (int64_t i = 0; i < n; ++i) x[i * stride] = static_cast<_Float16>(from[i]);
+    int64_t i = 0;
+#if defined(__AVX2__)
+    for (; stride == 1 && i + kLanes <= n; i += kLanes) {
+      store_float16(static_cast<uint16_t*>(to) + i, load(from + i));
+    }
+#endif
+    for (; i < n; ++i) x[i * stride] = static_cast<_Float16>(from[i]);
   }
 }
 
