@@ -11,9 +11,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch  # only here, after the environment is set
 
+from tests import interpreter
+
 # Without a GPU, Triton's kernels run in its interpreter. Triton reads this when it is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    interpreter.remember_builtins()
 
 # A shell starts background jobs with Ctrl-C ignored, which the trainings of the tests would inherit
 # and, as they should, keep.
