@@ -370,6 +370,28 @@ void prepare_keys(const Array& key, const OptionalArray& key_weight, const Optio
   pyseq::prepare_keys(arguments);
 }
 
+void prepare_keys_backward(const Array& grad, const Array& key, const OptionalArray& key_weight,
+                           const OptionalArray& cos, const OptionalArray& sin,
+                           const OptionalArray& grad_key, const OptionalArray& grad_key_weight,
+                           const std::optional<std::string>& norm, float eps, int64_t position,
+                           int threads) {
+  const pyseq::PrepareKeysBackward arguments{
+      .grad = tensor(grad),
+      .key = tensor(key),
+      .grad_key = output(grad_key),
+      .grad_gain = output(grad_key_weight),
+      .prepare = {.norm = norm_named(norm),
+                  .eps = eps,
+                  .gain = tensor(key_weight),
+                  .cos = tensor(cos),
+                  .sin = tensor(sin)},
+      .position = position,
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::prepare_keys_backward(arguments);
+}
+
 int64_t peak(const std::string& dtype, int64_t tasks, int threads) {
   if (dtype != "float32" && dtype != "bfloat16") {
     throw nb::value_error("peak: a dtype that is neither float32 nor bfloat16");
@@ -520,6 +542,11 @@ NB_MODULE(_core, module) {
   module.def("prepare_keys", &prepare_keys, "key"_a.noconvert(), "key_weight"_a.noconvert().none(),
              "cos"_a.noconvert().none(), "sin"_a.noconvert().none(), "out"_a.noconvert(),
              "norm"_a.none(), "eps"_a, "position"_a, "threads"_a);
+  module.def("prepare_keys_backward", &prepare_keys_backward, "grad"_a.noconvert(),
+             "key"_a.noconvert(), "key_weight"_a.noconvert().none(), "cos"_a.noconvert().none(),
+             "sin"_a.noconvert().none(), "grad_key"_a.noconvert().none(),
+             "grad_key_weight"_a.noconvert().none(), "norm"_a.none(), "eps"_a, "position"_a,
+             "threads"_a);
   module.def("peak", &peak, "dtype"_a, "tasks"_a, "threads"_a);
   module.def("patch_embed", &patch_embed, "samples"_a.noconvert(), "weight"_a.noconvert(),
              "bias"_a.noconvert().none(), "center"_a.noconvert(), "spread"_a.noconvert(),

@@ -4,4 +4,8 @@ namespace pyseq {
 
 void prepare_keys(const PrepareKeys& arguments) { PYSEQ_CALL(prepare_keys, arguments) }
 
+void prepare_keys_backward(const PrepareKeysBackward& arguments) {
+  PYSEQ_CALL(prepare_keys_backward, arguments)
+}
+
 }  // namespace pyseq

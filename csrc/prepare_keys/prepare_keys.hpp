@@ -16,8 +16,22 @@ struct PrepareKeys {
   int threads;
 };
 
+// From the gradient of out that of key, and of the gain, (D,) contiguous float32; either may be
+// absent.
+struct PrepareKeysBackward {
+  Tensor grad;
+  Tensor key;
+  Tensor grad_key;
+  Tensor grad_gain;
+  Preparation prepare;
+  int64_t position;
+  int threads;
+};
+
 PYSEQ_FOR_EVERY_ISA(prepare_keys, PrepareKeys)
+PYSEQ_FOR_EVERY_ISA(prepare_keys_backward, PrepareKeysBackward)
 
 void prepare_keys(const PrepareKeys& arguments);
+void prepare_keys_backward(const PrepareKeysBackward& arguments);
 
 }  // namespace pyseq

@@ -244,6 +244,7 @@ def test_threads_change_no_bit(threads, isa):
     x = attention_inputs(H=4, G=2, T=130, S=150, D=32)
     heads = [y.float() for y in x.values()]
     gain = random(32, seed=5).float()
+    keys = random(1, 4, 2500, 32).float()
     series = [random(3, 12000), random(300, 16), random(300)]
     sequences = [random(2, 530, 4, 257), torch.linspace(0.02, 0.9, 4), random(4, 257)]
     losing = test_scale_cross_entropy.inputs(400, 600, 64, dtype=torch.float32)
@@ -265,6 +266,10 @@ def test_threads_change_no_bit(threads, isa):
         yield from with_gradients(cosine, *heads, torch.tensor(9.0), gain, gain)
         for op in (hard_attention, adaptive_attention):
             yield from with_gradients(partial(op, causal=True, backend="native"), *heads)
+        prepare = partial(prepare_keys, norm="rms", rope=angles(2500, 32), backend="native")
+        yield from with_gradients(
+            lambda key, key_weight: prepare(key, key_weight=key_weight), keys, gain
+        )
         embed = partial(patch_embed, stride=7, pad_end=True, backend="native")
         yield from with_gradients(embed, *(y.float() for y in series))
         smooth = partial(exponential_smoothing, backend="native")

@@ -28,7 +28,10 @@ def _forward(key, *arguments):
 
 def _backward(grad, key, *arguments):
     *rest, backend, needs = arguments
-    if backends.choose(OP, backend, _refusals(key)) == "triton":
+    chosen = backends.choose(OP, backend, _refusals(key))
+    if chosen == "native":
+        return native.gradients(grad, key, *(*rest, needs))
+    if chosen == "triton":
         from pyseq.kernels.prepare_keys.backward import prepare_keys_backward
 
         return prepare_keys_backward(grad, key, *(*rest, needs))
