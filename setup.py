@@ -1,6 +1,7 @@
 """Build ``pyseq._core`` with CMake; everything else about the package is in pyproject.toml."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,7 @@ class CMakeBuild(build_ext):
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={library.parent}",
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         for command in (configure, ["cmake", "--build", str(build)]):
             subprocess.run(
