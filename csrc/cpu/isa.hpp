@@ -56,5 +56,5 @@ Isa chosen_isa();
       return amx::op(arguments);         \
   }
 #else
-#define PYSEQ_CALL(op, arguments) return portable::op(arguments)
+#define PYSEQ_CALL(op, arguments) return portable::op(arguments);
 #endif
