@@ -19,6 +19,7 @@ class SharpenedWeights {
     float sharpened;  // ln sum e^(beta c)
     float beta;
     float d_nats;  // dH
+    float mass;    // sum w: 1 but for how the forward was rounded
     float delta;   // sum w dP
     float centre;  // sum w c
     float moment;  // sum w c dP
@@ -32,13 +33,14 @@ class SharpenedWeights {
     for (int64_t i = 0; i < 4; ++i) {
       found[i] = *reinterpret_cast<const float*>(x_.measures.at(i, b, h, t));
     }
-    row = {found[0], found[1], found[2], found[3], x_.sharpness.beta(found[2]), 0, 0, 0, 0};
+    row = {found[0], found[1], found[2], found[3], x_.sharpness.beta(found[2])};
     return all_finite(found, 4);
   }
 
   template <bool kMasked>
   PYSEQ_INLINE void measure(Row& row, const Seen& seen, int64_t first, int64_t width, float scale,
                             const float* scores, const float* d_weights) const {
+    Floats mass = {};
     Floats delta = {};
     Floats centre = {};
     Floats moment = {};
@@ -46,22 +48,30 @@ class SharpenedWeights {
       const Floats centred = centred_of<kMasked>(row, seen, first + j, scale, scores + j);
       const Floats weight = weight_of(row, centred);
       const Floats part = weight * load(d_weights + j);
+      mass += weight;
       delta += part;
       centre += weight * centred;
       moment += part * centred;
     }
+    row.mass += sum(mass);
     row.delta += sum(delta);
     row.centre += sum(centre);
     row.moment += sum(moment);
   }
 
   void measured(Row& row) const {
+    row.sharpened += logf(row.mass);
+    row.delta /= row.mass;
+    row.centre /= row.mass;
+    row.moment /= row.mass;
     row.d_nats = x_.sharpness.slope(row.nats) * kLn2 * (row.moment - row.delta * row.centre);
   }
 
   template <bool kMasked>
   PYSEQ_INLINE void differentiate(Row& row, const Seen& seen, int64_t first, int64_t width,
                                   float scale, float* weights, float* scores) const {
+    // The weight of a single key is 1, whatever its score; rounding would not leave 0 of it.
+    const float moves = seen.count() == 1 ? 0 : 1;
     for (int64_t j = 0; j < width; j += kLanes) {
       const Floats centred = centred_of<kMasked>(row, seen, first + j, scale, weights + j);
       const Floats weight = weight_of(row, centred);
@@ -69,10 +79,11 @@ class SharpenedWeights {
       const Floats log_p = centred * kLn2 - row.total;  // wrong where p is 0, and multiplied by it
       const Floats sharpened = row.beta * weight * (load(scores + j) - row.delta);
       store(weights + j, weight);
-      store(scores + j, sharpened - row.d_nats * p * (log_p + row.nats));
+      store(scores + j, (sharpened - row.d_nats * p * (log_p + row.nats)) * moves);
     }
   }
 
+  float excess(const Row& /*row*/) const { return 1; }
   float rest_of_scale(const Row& /*row*/) const { return 0; }
 
  private:

@@ -27,6 +27,7 @@ inline constexpr int64_t kGradientPitch = kGradientKeys + 16;
 //   bool begin(row, b, h, t, grad, scratch): false where the query's output is NaN whatever goes
 //   in; kMeasures: whether it is shown all blocks once before, by measure and measured;
 //   differentiate: of a row's scores and dP to P and dS;
+//   excess(row): what all of a row's weights and dS turned out to be too large by;
 //   rest_of_scale(row): what is taken off the gradient of the scale.
 template <typename Weights>
 class AttentionGradient {
@@ -276,6 +277,10 @@ class AttentionGradient {
       const Row& row = tile.rows[i];
       const float* unit = space.units + i * depth_;
       float* found = space.found + i * width_;
+      if (!row.absent) {
+        const float share = 1 / weights_.excess(row.of);
+        for (int64_t d = 0; d < D; ++d) found[d] *= share;
+      }
       rotate_row<true>(found, D, x_.prepare_query, position_of(tile.first + i));
       memcpy(space.loaded, found, static_cast<size_t>(depth_) * sizeof(float));
       multiply_by_gain(space.loaded, D, x_.prepare_query);

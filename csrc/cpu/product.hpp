@@ -281,14 +281,17 @@ struct TileEngine : BfloatPacking<kPlaneCount> {
   }
 
  private:
-  // C in tiles 0 to 3, A in 4 and 5, B in 6 and 7.
+  // C in tiles 0 to 3, A in 4 and 5, B in 6 and 7. Where elements are exact as float32, so should
+  // be their sums: a part's starts at 0 and is rounded to the size of the whole only once.
+  static constexpr bool kSumsApart = kPlanes >= 3;
+
   template <bool kTwoRows, bool kAdd>
   static PYSEQ_INLINE void block(Rows<uint16_t> a, int64_t m, const uint16_t* b, int64_t b_plane,
                                  float* c, int64_t c_row, int64_t K) {
     float* upper = c + m * c_row;
     float* lower = upper + 16 * c_row;
     const int64_t c_pitch = c_row * int64_t{sizeof(float)};
-    if constexpr (kAdd) {
+    if constexpr (kAdd && !kSumsApart) {
       PYSEQ_TILE_LOAD(0, upper, c_pitch);
       PYSEQ_TILE_LOAD(1, upper + 16, c_pitch);
       if constexpr (kTwoRows) PYSEQ_TILE_LOAD(2, lower, c_pitch);
@@ -320,6 +323,21 @@ struct TileEngine : BfloatPacking<kPlaneCount> {
         load_b(b + 2 * b_plane);
         products<kTwoRows>();
       }
+    }
+    if constexpr (kAdd && kSumsApart) {
+      constexpr int64_t kPitch = kColumns * int64_t{sizeof(float)};
+      alignas(64) float sums[kRows * kColumns];
+      PYSEQ_TILE_STORE(0, sums, kPitch);
+      PYSEQ_TILE_STORE(1, sums + 16, kPitch);
+      if constexpr (kTwoRows) PYSEQ_TILE_STORE(2, sums + 16 * kColumns, kPitch);
+      if constexpr (kTwoRows) PYSEQ_TILE_STORE(3, sums + 16 * kColumns + 16, kPitch);
+      for (int64_t i = 0; i < (kTwoRows ? kRows : kRowUnit); ++i) {
+        float* row = upper + i * c_row;
+        for (int64_t j = 0; j < kColumns; j += kLanes) {
+          store(row + j, load(row + j) + load(sums + i * kColumns + j));
+        }
+      }
+      return;
     }
     PYSEQ_TILE_STORE(0, upper, c_pitch);
     PYSEQ_TILE_STORE(1, upper + 16, c_pitch);
