@@ -35,7 +35,7 @@ class EvaluateConfig:
     seq_len: int | None = None
     """Context in symbols; default: the model's."""
     use_amp: bool = False
-    """Compute in bfloat16 where it is safe (autocast)."""
+    """Compute in bfloat16 where it is safe (autocast) and the machine has products of it."""
     io: Literal["mmap", "pread", "ram", "gpu"] = "mmap"
     """How the file is read; gpu: once, into the memory of the GPU that the model runs on."""
     device: str = "auto"
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     from pyseq.cli.evaluation_table import print_analysis, print_evaluation
     from pyseq.cli.symbol_text import about_another_kind, require_same_tokens
     from pyseq.data.described_stream import describe_stream
-    from pyseq.models.device import choose_device, stream_device
+    from pyseq.models.device import choose_device, mixed_precision, stream_device
     from pyseq.models.predictor import load
 
     device = choose_device(config.device)
@@ -81,13 +81,17 @@ def main(arguments: list[str]) -> int:
     if about_tokens is not None:
         subject, _, fact = about_tokens.partition(": ")
         facts.append((subject, fact))
+    autocast, about_precision = mixed_precision(config.use_amp, device)
+    if about_precision is not None:
+        subject, _, fact = about_precision.partition(": ")
+        facts.append((subject, fact))
     for name, fact in facts[2:]:
         print(f"{name}: {fact}")
     scored, seq_len = (start, stop), config.seq_len or card.seq_len
     evaluation = evaluate(
         predictor, stream, counted, scored, binning=card.binning,
         ceiling=stream_ceiling(described.counts(*counted), card.binning),
-        seq_len=seq_len, autocast=config.use_amp, held_out=held_out,
+        seq_len=seq_len, autocast=autocast, held_out=held_out,
         symbol_bytes=card.symbol_bytes,
     )  # fmt: skip
     print_evaluation(evaluation, described.entropy_rate)
@@ -95,7 +99,7 @@ def main(arguments: list[str]) -> int:
     if config.analyze_predictions:
         analysis = analyze_predictions(
             predictor, stream, counted, scored, binning=card.binning, seq_len=seq_len,
-            autocast=config.use_amp,
+            autocast=autocast,
         )  # fmt: skip
         print_analysis(evaluation, analysis, class_names(card))
     if page is not None:

@@ -45,3 +45,28 @@ def stream_device(io: str, device: torch.device) -> torch.device | None:
     if device.type != "cuda" and torch.cuda.is_available():
         raise UserError(f"--io gpu, but --device {device}; cuda fits, or --io mmap, pread or ram")
     return device if device.type == "cuda" else torch.device("cuda")
+
+
+def mixed_precision(asked: bool, device: torch.device) -> tuple[bool, str | None]:
+    """Whether to compute in bfloat16, and a sentence where that was asked for and is not done.
+
+    Args:
+        asked (bool): what `--use_amp` says.
+        device (torch.device): where the model runs.
+
+    Returns:
+        tuple (bool, str | None): no on a CPU for which PyTorch has no products of bfloat16: without
+            AVX-512 a training step takes many times as long as in float32.
+    """
+    if not asked or device.type != "cpu" or _multiplies_bfloat16():
+        return asked, None
+    return False, (
+        "--use_amp: computing in float32, because PyTorch's products of bfloat16 are many times"
+        " slower on this CPU"
+    )
+
+
+def _multiplies_bfloat16() -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -127,7 +127,7 @@ class TrainConfig:
     clip: float = 1.0
     """Largest gradient norm; 0 does not clip."""
     use_amp: bool = False
-    """Compute in bfloat16 where it is safe (autocast)."""
+    """Compute in bfloat16 where it is safe (autocast) and the machine has products of it."""
     compile: bool = False
     """Compile the model with torch.compile."""
 

@@ -22,6 +22,7 @@ from pyseq.analysis.prediction_analysis import analyze_predictions
 from pyseq.analysis.report import write_report
 from pyseq.data.durable_file import replace_file
 from pyseq.errors import UserError
+from pyseq.models.device import mixed_precision
 from pyseq.models.predictor import load
 from pyseq.training import callbacks
 from pyseq.training.checkpoint_io import SafetensorsCheckpointIO
@@ -181,16 +182,17 @@ def _conclude(run: Run, steps: int) -> Outcome:
     config = run.config
     start, stop = run.splits.test
     predictor = load(config.ckpt, device=run.device)
+    autocast, _ = mixed_precision(config.use_amp, run.device)
     stream, binning = run.described.stream, run.binning
     counted = (run.batches.loader.start, run.batches.loader.stop)
     scored = (start, min(stop, start + config.eval_symbols + 1))
     evaluation = evaluate(
         predictor, stream, counted, scored, binning=binning, ceiling=run.ceiling,
-        seq_len=config.seq_len, autocast=config.use_amp, symbol_bytes=predictor.card.symbol_bytes,
+        seq_len=config.seq_len, autocast=autocast, symbol_bytes=predictor.card.symbol_bytes,
     )  # fmt: skip
     analysis = analyze_predictions(
         predictor, stream, counted, scored, binning=binning, seq_len=config.seq_len,
-        autocast=config.use_amp,
+        autocast=autocast,
     )  # fmt: skip
     report = run_report(run, predictor, evaluation, analysis, MetricsFile.read(run.folder), steps)
     summary = run_summary(run, report, steps)

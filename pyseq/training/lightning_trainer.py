@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 import torch
 
+from pyseq.models.device import mixed_precision
 from pyseq.training.config import TrainConfig
 
 
@@ -22,7 +23,7 @@ def make_trainer(config: TrainConfig, device: torch.device, **more: Any) -> ligh
         lightning.Trainer,
         accelerator=device.type,
         devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision="bf16-mixed" if config.use_amp else "32-true",
+        precision="bf16-mixed" if mixed_precision(config.use_amp, device)[0] else "32-true",
         max_epochs=1,  # TrainingBatches strings the epochs together
         accumulate_grad_batches=config.gradient_accumulation,
         gradient_clip_val=config.clip or None,

@@ -19,7 +19,7 @@ from pyseq.data.splits import Splits, split_stream
 from pyseq.data.stream_info import Kind, info_path
 from pyseq.errors import UserError
 from pyseq.models.checkpoint import MODELS, ModelCard, is_model_file
-from pyseq.models.device import choose_device, stream_device
+from pyseq.models.device import choose_device, mixed_precision, stream_device
 from pyseq.models.sequence_model import SequenceModel
 from pyseq.training.batches import TrainingBatches
 from pyseq.training.config import TrainConfig, threads_to_use
@@ -171,6 +171,7 @@ def prepare(config: TrainConfig) -> Run:
     )
     model = model_type(model_config)
     threads, about_workers = threads_to_use(config.workers)
+    _, about_precision = mixed_precision(config.use_amp, device)
     batches, steps = _training_batches(config, described, trained, stride, threads)
     card = ModelCard(
         model=config.model,
@@ -190,7 +191,9 @@ def prepare(config: TrainConfig) -> Run:
     )
     _check_target(Path(config.ckpt), described)
     about_tokens = described.learned_beyond(splits.test[0])
-    decisions = (*described.remarks, about_tokens, about_bins, about_workers, about_rate)
+    decisions = (
+        *described.remarks, about_tokens, about_bins, about_workers, about_precision, about_rate
+    )  # fmt: skip
     return Run(
         config=config,
         described=described,

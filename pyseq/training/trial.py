@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from pyseq.models.device import mixed_precision
 from pyseq.training.callbacks import peak_memory_mib
 from pyseq.training.run import Run
 
@@ -15,10 +16,11 @@ def trial_step(run: Run) -> None:
     config, model = run.config, run.model.to(run.device)
     shape = (config.batch, config.seq_len + 1)
     window = torch.zeros(shape, dtype=torch.int64, device=run.device)
+    autocast, _ = mixed_precision(config.use_amp, run.device)
     devices = [run.device] if run.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
-        torch.autocast(run.device.type, torch.bfloat16, enabled=config.use_amp),
+        torch.autocast(run.device.type, torch.bfloat16, enabled=autocast),
     ):
         model.objective(window)[0].backward()
     model.zero_grad(set_to_none=True)
