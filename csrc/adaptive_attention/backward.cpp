@@ -33,7 +33,7 @@ class SharpenedWeights {
     for (int64_t i = 0; i < 4; ++i) {
       found[i] = *reinterpret_cast<const float*>(x_.measures.at(i, b, h, t));
     }
-    row = {found[0], found[1], found[2], found[3], x_.sharpness.beta(found[2])};
+    row = {found[0], found[1], found[2], found[3], x_.sharpness.beta(found[2]), 0, 0, 0, 0, 0};
     return all_finite(found, 4);
   }
 

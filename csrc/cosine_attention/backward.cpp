@@ -29,7 +29,7 @@ class SoftmaxWeights {
     load_row(x_.out.at(b, h, t), x_.out.dtype, x_.out.stride[3], D, out);
     float delta = 0;
     for (int64_t d = 0; !kMeasure && d < D; ++d) delta += grad[d] * out[d];
-    row = {static_cast<float>(double{lse} * 1.4426950408889634), delta};
+    row = {static_cast<float>(double{lse} * 1.4426950408889634), delta, 0, 0, 0};
     return all_finite(&lse, 1);
   }
 
