@@ -351,6 +351,16 @@ void exponential_smoothing_backward(const Array& grad, const Array& values, cons
   pyseq::exponential_smoothing_backward(arguments);
 }
 
+pyseq::Preparation preparation(const std::optional<std::string>& norm, float eps,
+                               const OptionalArray& gain, const OptionalArray& cos,
+                               const OptionalArray& sin) {
+  return {.norm = norm_named(norm),
+          .eps = eps,
+          .gain = tensor(gain),
+          .cos = tensor(cos),
+          .sin = tensor(sin)};
+}
+
 void prepare_keys(const Array& key, const OptionalArray& key_weight, const OptionalArray& cos,
                   const OptionalArray& sin, const Array& out,
                   const std::optional<std::string>& norm, float eps, int64_t position,
@@ -358,11 +368,7 @@ void prepare_keys(const Array& key, const OptionalArray& key_weight, const Optio
   const pyseq::PrepareKeys arguments{
       .key = tensor(key),
       .out = output(out),
-      .prepare = {.norm = norm_named(norm),
-                  .eps = eps,
-                  .gain = tensor(key_weight),
-                  .cos = tensor(cos),
-                  .sin = tensor(sin)},
+      .prepare = preparation(norm, eps, key_weight, cos, sin),
       .position = position,
       .threads = threads,
   };
@@ -380,11 +386,7 @@ void prepare_keys_backward(const Array& grad, const Array& key, const OptionalAr
       .key = tensor(key),
       .grad_key = output(grad_key),
       .grad_gain = output(grad_key_weight),
-      .prepare = {.norm = norm_named(norm),
-                  .eps = eps,
-                  .gain = tensor(key_weight),
-                  .cos = tensor(cos),
-                  .sin = tensor(sin)},
+      .prepare = preparation(norm, eps, key_weight, cos, sin),
       .position = position,
       .threads = threads,
   };

@@ -67,6 +67,5 @@ def mixed_precision(asked: bool, device: torch.device) -> tuple[bool, str | None
 
 
 def _multiplies_bfloat16() -> bool:
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    there = torch.backends.mkldnn.is_available()  # else its functions are not there either
+    return there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

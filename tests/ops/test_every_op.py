@@ -153,16 +153,12 @@ SERVED = [(name, backend) for name in CALLS for backend in backends_of(op_of(nam
 UNSERVED = [
     (op, name) for op in OPS for name in ("native", "triton") if name not in backends.SERVED_BY[op]
 ]
-# Positions for what an interpreter, program after program, finds with few of them as well.
-SHORT = 10
+DIFFERENTIABLE = [served for served in SERVED if op_of(served[0]) != "gather_windows"]
 
 
 def positions(length, backend):
-    """Of inputs that more tiles than one are made for, or the interpreter's."""
-    return SHORT if backend == "triton" and launch.interpreted() else length
-
-
-DIFFERENTIABLE = [served for served in SERVED if op_of(served[0]) != "gather_windows"]
+    """`length`, or in the interpreter, which runs program after program and slowly, only a few."""
+    return 10 if backend == "triton" and launch.interpreted() else length
 
 
 def gradients(out, leaves):

@@ -1,10 +1,11 @@
-"""Where and how precisely a model computes."""
+"""bfloat16 is computed in where the machine has products of it, and only there."""
 
 import pytest
 import torch
 
 from pyseq.models import device
 from pyseq.models.device import mixed_precision
+from pyseq.training.lightning_trainer import make_trainer
 from pyseq.training.run import prepare
 from pyseq.training.trial import trial_step
 from tests.training.small_runs import config
@@ -38,5 +39,7 @@ def test_a_run_computes_so_and_says_so(monkeypatch, tmp_path, multiplies):
     monkeypatch.setattr(run.model, "objective", watched)
     trial_step(run)
     assert seen == [multiplies]
+    trainer = make_trainer(run.config, run.device)
+    assert trainer.precision == ("bf16-mixed" if multiplies else "32-true")
     assert any("computing in float32" in remark for remark in run.remarks) != multiplies
     assert run.config.use_amp  # as asked: on another machine it may resume in bfloat16
