@@ -228,30 +228,36 @@ pyseq::Norm norm_named(const std::optional<std::string>& name) {
   throw nb::value_error("a norm that no kernel knows");
 }
 
+pyseq::Preparation preparation(const std::optional<std::string>& norm, float eps,
+                               const OptionalArray& gain, const OptionalArray& cos,
+                               const OptionalArray& sin) {
+  return {.norm = norm_named(norm),
+          .eps = eps,
+          .gain = tensor(gain),
+          .cos = tensor(cos),
+          .sin = tensor(sin)};
+}
+
 void cosine_attention(const Array& query, const Array& key, const Array& value, const Array& scale,
                       const OptionalArray& query_weight, const OptionalArray& key_weight,
                       const OptionalArray& cos, const OptionalArray& sin, const Array& out,
                       const Array& lse, const std::optional<std::string>& norm, float eps,
                       bool causal, int64_t window, int64_t prefix, float logit_bound, int threads) {
-  const pyseq::Preparation common{
-      .norm = norm_named(norm), .eps = eps, .gain = {}, .cos = tensor(cos), .sin = tensor(sin)};
-  pyseq::CosineAttention arguments{
+  const pyseq::CosineAttention arguments{
       .query = tensor(query),
       .key = tensor(key),
       .value = tensor(value),
       .scale = tensor(scale),
       .out = output(out),
       .lse = tensor(lse),
-      .prepare_query = common,
-      .prepare_key = common,
+      .prepare_query = preparation(norm, eps, query_weight, cos, sin),
+      .prepare_key = preparation(norm, eps, key_weight, cos, sin),
       .causal = causal,
       .window = window,
       .prefix = prefix,
       .logit_bound = logit_bound,
       .threads = threads,
   };
-  arguments.prepare_query.gain = tensor(query_weight);
-  arguments.prepare_key.gain = tensor(key_weight);
   const nb::gil_scoped_release release;
   pyseq::cosine_attention(arguments);
 }
@@ -264,9 +270,7 @@ void cosine_attention_backward(
     const OptionalArray& grad_query_weight, const OptionalArray& grad_key_weight,
     const std::optional<std::string>& norm, float eps, bool causal, int64_t window, int64_t prefix,
     int threads) {
-  const pyseq::Preparation common{
-      .norm = norm_named(norm), .eps = eps, .gain = {}, .cos = tensor(cos), .sin = tensor(sin)};
-  pyseq::CosineAttentionBackward arguments{
+  const pyseq::CosineAttentionBackward arguments{
       .all = {.grad = tensor(grad),
               .query = tensor(query),
               .key = tensor(key),
@@ -278,8 +282,8 @@ void cosine_attention_backward(
               .grad_scale = output(grad_scale),
               .grad_query_gain = output(grad_query_weight),
               .grad_key_gain = output(grad_key_weight),
-              .prepare_query = common,
-              .prepare_key = common,
+              .prepare_query = preparation(norm, eps, query_weight, cos, sin),
+              .prepare_key = preparation(norm, eps, key_weight, cos, sin),
               .causal = causal,
               .window = window,
               .prefix = prefix,
@@ -287,8 +291,6 @@ void cosine_attention_backward(
       .out = tensor(out),
       .lse = tensor(lse),
   };
-  arguments.all.prepare_query.gain = tensor(query_weight);
-  arguments.all.prepare_key.gain = tensor(key_weight);
   const nb::gil_scoped_release release;
   pyseq::cosine_attention_backward(arguments);
 }
@@ -305,11 +307,7 @@ void cosine_decode(const Array& query, const Array& key, const Array& value, con
       .scale = tensor(scale),
       .lengths = tensor(lengths),
       .out = output(out),
-      .prepare_query = {.norm = norm_named(norm),
-                        .eps = eps,
-                        .gain = tensor(query_weight),
-                        .cos = tensor(cos),
-                        .sin = tensor(sin)},
+      .prepare_query = preparation(norm, eps, query_weight, cos, sin),
       .window = window,
       .prefix = prefix,
       .bounded = offset.has_value(),
@@ -349,16 +347,6 @@ void exponential_smoothing_backward(const Array& grad, const Array& values, cons
   };
   const nb::gil_scoped_release release;
   pyseq::exponential_smoothing_backward(arguments);
-}
-
-pyseq::Preparation preparation(const std::optional<std::string>& norm, float eps,
-                               const OptionalArray& gain, const OptionalArray& cos,
-                               const OptionalArray& sin) {
-  return {.norm = norm_named(norm),
-          .eps = eps,
-          .gain = tensor(gain),
-          .cos = tensor(cos),
-          .sin = tensor(sin)};
 }
 
 void prepare_keys(const Array& key, const OptionalArray& key_weight, const OptionalArray& cos,
