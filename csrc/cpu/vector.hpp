@@ -27,6 +27,7 @@ inline constexpr int kLanes = 4;
 
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));  // integers that may wrap
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
 typedef float FloatsInMemory __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 typedef int32_t IntsInMemory __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
@@ -151,7 +152,7 @@ PYSEQ_INLINE Floats exp2(Floats x) {
 #if defined(__AVX512F__)
   return (Floats)_mm512_scalef_ps((__m512)y, whole);
 #else
-  const Floats scaled = (Floats)((Ints)y + ((Ints)shifted << 23));
+  const Floats scaled = (Floats)((Words)y + ((Words)shifted << 23));
   if constexpr (kNormal) return scaled;
   const Floats found = x < -126.0F ? Floats{} : scaled;
   return x != x ? x : found;
@@ -183,9 +184,9 @@ inline bool all_finite(const float* x, int64_t n) {
 }
 
 PYSEQ_INLINE Halves round_to_bfloat(Floats x) {
-  const Ints bits = (Ints)x;
-  const Ints rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Ints found = x != x ? broadcast(0x7fc0) : rounded;
+  const Words bits = (Words)x;
+  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Ints found = x != x ? broadcast(0x7fc0) : (Ints)rounded;
 #if defined(__AVX2__) && !defined(__AVX512F__)
   // Of 16 bits each, so that nothing saturates; within halves of the vector, hence the permutation.
   const __m256i packed = _mm256_packus_epi32((__m256i)(found & 0xffff), _mm256_setzero_si256());

@@ -32,9 +32,9 @@ struct Sizes {
 #if defined(__AVX512F__) && !defined(__AVX512BF16__)
 // As round_to_bfloat.
 PYSEQ_INLINE __m256i round_to_bfloats(Floats x) {
-  const Ints bits = (Ints)x;
-  const Ints rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Ints found = x != x ? broadcast(int32_t{0x7fc0}) : rounded;
+  const Words bits = (Words)x;
+  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Ints found = x != x ? broadcast(int32_t{0x7fc0}) : (Ints)rounded;
   return _mm512_cvtepi32_epi16((__m512i)found);
 }
 #endif
@@ -220,7 +220,7 @@ PYSEQ_INLINE Ints take_plane(Floats& x) {
   constexpr int32_t kUpper = int32_t(0xffff0000);
   const Ints bits = (Ints)x;
   const Ints magnitude = bits & 0x7fffffff;
-  Ints plane = (bits + 0x8000) & kUpper;
+  Ints plane = (Ints)((Words)x + 0x8000) & kUpper;
   plane = magnitude >= 0x7f7f8000 ? bits & kUpper : plane;
   plane = magnitude > 0x7f800000 ? broadcast(int32_t{0x7fc00000}) : plane;
   x = magnitude >= 0x7f800000 ? Floats{} : x - (Floats)plane;
