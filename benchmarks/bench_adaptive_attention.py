@@ -55,7 +55,8 @@ def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
 
 def _case(shape: Shape, dtype: torch.dtype, device: str, quick: bool, backward: bool) -> Case:
     ours: dict[str, Build] = {
-        backend: partial(_ours, backend) for backend in attention.backends_on(OP, device, quick)
+        backend: partial(_ours, backend)
+        for backend in attention.backends_on(OP, device, quick, shape.T)
     }
     peers: dict[str, Build] = {"eager": partial(_peer, False)}
     if attention.can_compile(device, quick):

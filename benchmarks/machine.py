@@ -30,8 +30,13 @@ def describe(device: str, threads: int) -> dict[str, str]:
         "isa": isa(),
         "threads": str(threads),
         "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": now(),
     }
+
+
+def now() -> str:
+    """The time of a row, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def device_name(device: str) -> str:

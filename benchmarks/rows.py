@@ -23,10 +23,16 @@ COLUMNS = (
 )
 
 
-def store(measurements: Sequence[Measurement], results: Path = RESULTS) -> Path:
-    """Append the rows of one run, all of one op and device, with one date; returns the file."""
+def store(
+    measurements: Sequence[Measurement], results: Path = RESULTS, *, date: str | None = None
+) -> Path:
+    """Append rows of one run, all of one op and device; returns the file.
+
+    `date` is when the run began (`machine.now()`), now if it is None.
+    """
     first = measurements[0]
     description = machine.describe(first.case.device, first.threads)
+    description["date"] = date or description["date"]
     path = results / machine.slug(description["device"]) / f"{first.case.op}.csv"
     append(path, [row for measurement in measurements for row in of(measurement, description)])
     return path

@@ -1,8 +1,8 @@
-"""Run benchmarks: ``python -m benchmarks.run OP [--quick] [--rounds N] [--threads N] [--save]``.
+"""Run benchmarks: ``python -m benchmarks.run OP [--only WORDS] [--rounds N] [--save]``.
 
-``pyseq bench OP`` does the same. Rows are stored only with ``--save``: most runs are made out of
-curiosity or on a busy machine, and a row, once appended, stays. ``--results FOLDER`` stores them
-elsewhere, after each case and whatever they are worth, and goes on after a case that failed.
+``pyseq bench OP`` does the same. Rows are stored only with ``--save``, after each case: most runs
+are made out of curiosity or on a busy machine, and a row, once appended, stays. ``--results
+FOLDER`` stores them elsewhere, whatever they are worth, and goes on after a case that failed.
 """
 
 import argparse
@@ -31,6 +31,7 @@ class CasesFailed(RuntimeError):
 def run(
     op: str,
     *,
+    only: str | None = None,
     quick: bool = False,
     rounds: int | None = None,
     threads: int | None = None,
@@ -39,16 +40,16 @@ def run(
     device: str = "auto",
     show: Callable[[Measurement], None] | None = None,
 ) -> Path | None:
-    """Measure all cases of one op.
+    """Measure the cases of one op.
 
     Args:
         op (str): a name of `registry.known`.
+        only (str): words; cases that have all of them in direction, shape and dtype. None is all.
         quick (bool): small inputs and short samples: shows that the benchmark works, no more.
         rounds (int): samples per contestant; None is 20, or 3 if quick.
         threads (int): CPU threads of PyTorch and pyseq; None leaves PyTorch's choice.
-        save (bool): append rows to ``results/<device>/<op>.csv`` when all cases are done.
-        results (Path): append rows in this folder instead, after each case, and go on after a case
-            that failed.
+        save (bool): append rows to ``results/<device>/<op>.csv`` after each case.
+        results (Path): append rows in this folder instead, and go on after a case that failed.
         device (str): "cpu", "cuda", or "auto": cuda where there is one.
         show (Callable): given each measurement as soon as it is made.
 
@@ -56,9 +57,9 @@ def run(
         Path | None: where the rows were appended.
 
     Raises:
-        BadRequest: an unknown op or device; with save: quick, fewer than 10 rounds, or a machine
-            that is busy with something else.
-        WrongAnswer: a contestant is wrong; no row is stored.
+        BadRequest: an unknown op or device, or no case to measure; with save: quick, fewer than 10
+            rounds, or a machine that is busy with something else.
+        WrongAnswer: a contestant is wrong; no row of its case is stored.
         CasesFailed: with `results`, after all cases, that some of them failed.
     """
     if device == "auto":
@@ -69,34 +70,35 @@ def run(
     settings = Settings.quick() if quick else Settings.on(device)
     settings = replace(settings, rounds=rounds or settings.rounds, threads=threads)
     show = show or (lambda measurement: None)
-    cases = registry.cases(op, quick=quick, device=device)
-    if results is not None:
-        return _each(cases, settings, results, show)
-    measurements = []
-    for case in cases:
-        measurements.append(measure(case, settings))
-        show(measurements[-1])
-    return rows.store(measurements) if save else None
-
-
-def _each(
-    cases: Sequence[Case], settings: Settings, results: Path, show: Callable[[Measurement], None]
-) -> Path | None:
-    """Measure and store case by case; what fails is told, and fails the run at its end."""
+    cases = _wanted(registry.cases(op, quick=quick, device=device), only)
+    folder = results or (rows.RESULTS if save else None)
+    began = machine.now()
     path, failed = None, []
     for case in cases:
         try:
             measurement = measure(case, settings)
         except Exception as error:
+            if results is None:
+                raise
             traceback.print_exc()
             words = (str(error).strip().splitlines() or [""])[0]
             failed.append(f"{case.shape}, {case.direction}, {case.dtype}: {words}")
             continue
         show(measurement)
-        path = rows.store([measurement], results)
+        if folder is not None:
+            path = rows.store([measurement], folder, date=began)
     if failed:
         raise CasesFailed(f"{len(failed)} of {len(cases)} cases failed; " + "; ".join(failed))
     return path
+
+
+def _wanted(cases: Sequence[Case], only: str | None) -> list[Case]:
+    words = set((only or "").split())
+    found = [case for case in cases if words <= {case.direction, *case.shape.split(), case.dtype}]
+    if not found:
+        known = "; ".join(f"{case.direction} {case.shape} {case.dtype}" for case in cases)
+        raise BadRequest(f"no case has all of {only!r}; there are {known}")
+    return found
 
 
 def _refuse(op: str, rounds: int | None, threads: int | None, device: str) -> None:
@@ -127,11 +129,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, 1 if cases failed, or 2 after one sentence on stderr."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("op", help=f"one of {', '.join(registry.known())}")
+    parser.add_argument("--only", help="words that direction, shape and dtype of a case must have")
     parser.add_argument("--quick", action="store_true", help="small inputs, to see that it works")
     parser.add_argument("--rounds", type=int, help="samples per contestant, by default 20")
     parser.add_argument("--threads", type=int, help="CPU threads, by default as PyTorch chooses")
     parser.add_argument("--save", action="store_true", help="append rows to benchmarks/results")
-    parser.add_argument("--results", type=Path, help="append rows in this folder, case by case")
+    parser.add_argument("--results", type=Path, help="append rows in this folder instead")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     try:
         path = run(

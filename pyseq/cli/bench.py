@@ -24,6 +24,8 @@ class Bench:
 
     op: tyro.conf.Positional[str]
     """which benchmark; an unknown name lists those there are"""
+    only: str | None = None
+    """words; only cases that have all of them in direction, shape and dtype"""
     quick: bool = False
     """small inputs and few rounds: shows that the benchmark works, measures nothing"""
     rounds: int | None = None
@@ -58,6 +60,7 @@ def main(arguments: list[str]) -> int:
     try:
         path = run.run(
             request.op,
+            only=request.only,
             quick=request.quick,
             rounds=request.rounds,
             threads=request.threads,

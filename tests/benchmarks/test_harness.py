@@ -271,6 +271,26 @@ def test_with_a_folder_for_results_a_failed_case_stops_nothing(tmp_path, monkeyp
     assert run.main(["answer", "--quick", "--device", "cpu", "--results", str(tmp_path)]) == 0
 
 
+def test_only_the_cases_that_were_asked_for_run_and_their_rows_have_one_date(
+    tmp_path, monkeypatch, capsys
+):
+    clock = Clock()
+    case = case_of([Contestant("right", clock.contestant("right", [1.0]))])
+    found = [replace(case, shape="B=1 T=16"), replace(case, shape="B=16"), case]
+    monkeypatch.setattr(run.registry, "known", lambda: ["answer"])
+    monkeypatch.setattr(run.registry, "cases", lambda op, quick, device: found)
+    times = iter(["first", "second"])
+    monkeypatch.setattr(run.machine, "now", lambda: next(times, "later"))
+    asked = ["answer", "--quick", "--device", "cpu", "--results", str(tmp_path), "--only"]
+    assert run.main([*asked, "float32 B=1"]) == 0
+    [path] = tmp_path.glob("*/answer.csv")
+    stored = rows.read(path)
+    assert [row["shape"] for row in stored] == ["B=1 T=16", "B=1"]
+    assert {row["date"] for row in stored} == {"first"}
+    assert run.main([*asked, "float32 B=2"]) == 2
+    assert "no case has all of 'float32 B=2'; there are forward B=1" in capsys.readouterr().err
+
+
 def test_results_are_kept_until_they_do_not_fit_in_the_cache():
     cache = harness.cache_bytes()
     assert harness.results_past_cache(cache) == 4
