@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 BUILT_FROM := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 PYTHON_FILES := $(wildcard pyseq kernels benchmarks tests examples *.py)
 
-.PHONY: demo test lint format bench sanitize clean
+.PHONY: demo test lint format bench sanitize sanitize-threads clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pyseq demo
@@ -29,21 +29,38 @@ format: $(VENV)/.installed-for-development
 bench: $(VENV)/.installed-for-development
 	PYSEQ_REQUIRE_CORE=1 $(BIN)/python -m pytest benchmarks
 
-# The native tests with the C++ built for AddressSanitizer and UndefinedBehaviorSanitizer, in a copy
-# of the package. Python never frees some of its memory, which is no leak of ours; and libstdc++ is
-# loaded first, because AddressSanitizer must find what throws exceptions when it starts.
+# Tests with the C++ built for sanitizers, in a copy of the package: the native ops under
+# AddressSanitizer and UndefinedBehaviorSanitizer, the loader under ThreadSanitizer. libstdc++ is
+# loaded first too, because sanitizers must find what throws exceptions when they start.
 SANITIZED := build/sanitize
-sanitize: $(VENV)/.installed-for-development
+define sanitize
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
 	cp -rL pyseq tests benchmarks pyproject.toml $(SANITIZED) && rm -f $(SANITIZED)/pyseq/_core*.so
 	$(BIN)/cmake -G Ninja -S csrc -B $(SANITIZED)/objects -DCMAKE_BUILD_TYPE=Release \
 		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
-		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DPYSEQ_SANITIZE=address,undefined \
+		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DPYSEQ_SANITIZE=$(1) $(2) \
 		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/$(SANITIZED)/pyseq
 	$(BIN)/cmake --build $(SANITIZED)/objects
-	cd $(SANITIZED) && LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+endef
+PRELOADED = "$$(g++ -print-file-name=$(1)) $$(g++ -print-file-name=libstdc++.so)"
+
+# Python never frees some of its memory, which is no leak of ours.
+sanitize: $(VENV)/.installed-for-development
+	$(call sanitize,address$(comma)undefined,)
+	cd $(SANITIZED) && LD_PRELOAD=$(call PRELOADED,libasan.so) \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=. \
-		$(CURDIR)/$(BIN)/python -m pytest -q -n logical --dist worksteal --capture=sys tests/ops -k "native or instruction_sets"
+		$(CURDIR)/$(BIN)/python -m pytest -q -n logical --dist worksteal --capture=sys \
+		tests/ops tests/data/test_prefetch.py -k "native or instruction_sets or prefetch"
+
+# Without tests of OpenMP's threads, whose waiting for each other ThreadSanitizer cannot see. setarch:
+# where addresses are random, it may not find room for its own memory.
+sanitize-threads: $(VENV)/.installed-for-development
+	$(call sanitize,thread,-DPYSEQ_PORTABLE_ONLY=ON)
+	cd $(SANITIZED) && LD_PRELOAD=$(call PRELOADED,libtsan.so) TSAN_OPTIONS=halt_on_error=1 \
+		PYTHONPATH=. setarch -R $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys \
+		tests/data/test_prefetch.py tests/data/test_window_loader.py tests/data/test_u16_stream.py \
+		-k "not worker"
+comma := ,
 
 clean:
 	rm -rf $(VENV) build *.egg-info pyseq/_core*.so pyseq/_core_build_error.txt demo

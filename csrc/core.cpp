@@ -26,6 +26,7 @@
 #include "peak/peak.hpp"
 #include "prepare_keys/prepare_keys.hpp"
 #include "scale_cross_entropy/scale_cross_entropy.hpp"
+#include "window_loader/bindings.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -35,7 +36,8 @@ namespace {
 using Symbols = nb::ndarray<const uint16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Offsets = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Windows = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using File = std::tuple<int, int64_t, int64_t>;  // descriptor, byte offset, symbols
+using File = std::tuple<int, int64_t, int64_t>;    // descriptor, byte offset, symbols
+using Mapped = std::tuple<Symbols, int, int64_t>;  // symbols, descriptor, byte offset
 
 pyseq::SymbolSource source_in_memory(const std::vector<Symbols>& arrays) {
   std::vector<pyseq::Segment> segments;
@@ -43,6 +45,18 @@ pyseq::SymbolSource source_in_memory(const std::vector<Symbols>& arrays) {
     segments.push_back({.memory = array.data(), .count = static_cast<int64_t>(array.shape(0))});
   }
   return pyseq::SymbolSource(std::move(segments));
+}
+
+pyseq::SymbolSource source_in_mapped_files(const std::vector<Mapped>& files,
+                                           int64_t most_resident) {
+  std::vector<pyseq::Segment> segments;
+  for (const auto& [array, descriptor, byte_offset] : files) {
+    segments.push_back({.memory = array.data(),
+                        .descriptor = descriptor,
+                        .byte_offset = byte_offset,
+                        .count = static_cast<int64_t>(array.shape(0))});
+  }
+  return pyseq::SymbolSource(std::move(segments), most_resident);
 }
 
 pyseq::SymbolSource source_in_files(const std::vector<File>& files) {
@@ -71,9 +85,11 @@ void gather_windows(const pyseq::SymbolSource& source, const Offsets& offsets, c
   for (const int64_t start : starts) {
     // Written so that no sum can overflow.
     if (start < 0 || length > source.size() || start > source.size() - length) {
-      const std::string words = "gather_windows: window [" + std::to_string(start) + ", +" +
-                                std::to_string(length) + ") leaves the stream of " +
-                                std::to_string(source.size()) + " symbols";
+      const std::string symbols = std::to_string(source.size());
+      const std::string words = "gather_windows: a window of " + std::to_string(length) + " at " +
+                                std::to_string(start) + " leaves the stream; offsets from 0 to " +
+                                std::to_string(source.size() - length) + " fit; stream (" +
+                                symbols + ",)";
       throw nb::index_error(words.c_str());
     }
   }
@@ -479,9 +495,12 @@ NB_MODULE(_core, module) {
   // noconvert: nanobind would make a converted copy, which nobody reads or keeps alive afterwards.
   // The source reads the arrays in place, so it keeps them alive.
   module.def("source_in_memory", &source_in_memory, "arrays"_a.noconvert(), nb::keep_alive<0, 1>());
+  module.def("source_in_mapped_files", &source_in_mapped_files, "files"_a.noconvert(),
+             "most_resident"_a, nb::keep_alive<0, 1>());
   module.def("source_in_files", &source_in_files, "files"_a);
   module.def("gather_windows", &gather_windows, "source"_a, "offsets"_a.noconvert(),
              "out"_a.noconvert(), "threads"_a);
+  pyseq::bind_window_loader(module);
 
   module.def("isa", [] { return std::string(pyseq::name_of(pyseq::chosen_isa())); });
   module.def("isas", [] {

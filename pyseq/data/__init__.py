@@ -2,6 +2,7 @@
 
 from pyseq.data import streams
 from pyseq.data.u16_stream import U16Stream
+from pyseq.data.window_dataset import WindowDataset
 from pyseq.data.window_loader import WindowLoader
 
-__all__ = ["U16Stream", "WindowLoader", "streams"]
+__all__ = ["U16Stream", "WindowDataset", "WindowLoader", "streams"]

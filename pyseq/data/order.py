@@ -1,6 +1,11 @@
 """The order of windows in an epoch, as a pure function of (seed, epoch, index)."""
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
+
+from pyseq.ops import backends
 
 ROUNDS = 8
 TABLE_SIZE = 1 << 16  # up to here an exactly uniform table is small (512 KiB) and simplest
@@ -38,6 +43,26 @@ class WindowOrder:
 
     def __call__(self, start: int, count: int) -> np.ndarray:
         """Windows at positions start..start+count-1 of the epoch, (count,) int64."""
+        if backends.refuse_native() is not None:
+            return self.reference(start, count)
+        windows = np.empty(count, np.int64)
+        self.native.windows(start, windows)
+        return windows
+
+    @cached_property
+    def native(self) -> Any:
+        """The same order as a `_core.WindowOrder`."""
+        if self._table is not None:
+            return backends.core().WindowOrder(table=self._table)
+        if self._keys:
+            return backends.core().WindowOrder(self.windows, [int(key) for key in self._keys])
+        return backends.core().WindowOrder()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "native"}
+
+    def reference(self, start: int, count: int) -> np.ndarray:
+        """What a call returns, in numpy: the specification."""
         positions = np.arange(start, start + count, dtype=np.uint64)
         if self._table is not None:
             return self._table[start : start + count]

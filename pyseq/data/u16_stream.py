@@ -10,12 +10,13 @@ import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyseq.data.remote import is_url, local_copies
 from pyseq.data.stream_info import LLM_C_HEADER_BYTES, info_path, tokenizer_path
 from pyseq.data.upload import upload, upload_device
 from pyseq.errors import UserError
@@ -23,7 +24,6 @@ from pyseq.ops import backends
 
 IO_MODES = ("mmap", "pread", "ram", "gpu")
 RESIDENT_BYTES = 1 << 30  # mmap: how much of the files may count as this process's memory
-FAULT_BYTES = 1 << 16  # Linux maps up to 16 pages around each page fault
 
 # The header of llm.c and modded-nanogpt: 256 int32, of which magic, version and count are used.
 HEADER_MAGIC = 20240520
@@ -46,6 +46,13 @@ class Shard:
     identity: tuple[int, int]  # device and inode
 
 
+class Reader(Protocol):
+    """Whoever reads a stream in the background."""
+
+    def stop(self) -> None:
+        """Return once nothing is read any more."""
+
+
 class U16Stream:
     """A read-only stream of 16-bit symbols in one or several files.
 
@@ -53,11 +60,14 @@ class U16Stream:
     another in the order given, a glob's matches in sorted order.
 
     Args:
-        path_or_paths_or_glob (str | PathLike | list of them): the file or files.
+        path_or_paths_or_glob (str | PathLike | list of them): the file or files. A URL, such as
+            "https://host/a.u16" or "s3://bucket/*.u16", is read by fsspec and copied once to a
+            cache on this machine: $PYSEQ_CACHE, or pyseq in the user's folder for caches.
         io (str): how symbols are read.
-            "mmap" maps the files: fastest on a warm cache. Pages that were read count as this
-            process's memory although the system can take them back at any time; the mapping is let
-            go whenever more than about 1 GiB could have been touched.
+            "mmap" maps the files. Pages that were read count as this process's memory although the
+            system can take them back at any time; all of them are let go whenever more than 1 GiB
+            is resident, and mapped again when they are read again. The system is asked after every
+            4 MiB that is read for the first time, which may make 128 MiB resident.
             "pread" reads each window with a system call: resident memory stays flat.
             "ram" loads the stream when it is opened.
             "gpu" loads it into the memory of `device` when it is opened; `gather_windows` then
@@ -101,7 +111,7 @@ class U16Stream:
         self._maps: list[mmap.mmap] = []
         self._arrays: list[np.ndarray] = []
         self._resident: Tensor | None = None  # (S,) uint16, on the device
-        self._touched_bytes = 0
+        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
         if io == "mmap":
             self._map()
         elif io == "ram":
@@ -134,7 +144,7 @@ class U16Stream:
         start, stop, _ = window.indices(len(self))
         out = np.empty(max(stop - start, 0), np.uint16)
         self._read(start, out)
-        self.gathered(1, len(out))
+        self.verify()
         return torch.from_numpy(out)
 
     def _read(self, start: int, out: np.ndarray) -> None:
@@ -204,25 +214,25 @@ class U16Stream:
                     for descriptor, shard in zip(self._descriptors, self.shards, strict=True)
                 ]
             )
+        if self.io == "mmap":
+            return backends.core().source_in_mapped_files(
+                [
+                    (array, descriptor, shard.header_bytes)
+                    for array, descriptor, shard in zip(
+                        self._arrays, self._descriptors, self.shards, strict=True
+                    )
+                ],
+                RESIDENT_BYTES,
+            )
         return backends.core().source_in_memory(self._arrays)
 
-    def gathered(self, windows: int, length: int) -> None:
-        """Account for windows that were just read.
+    def read_by(self, reader: Reader) -> None:
+        """Have `reader.stop()` called before files and memory are let go.
 
         Args:
-            windows (int): how many.
-            length (int): symbols in each.
-
-        Raises:
-            UserError: a file was truncated or replaced since it was opened.
+            reader (Reader): reads `symbol_source()` in threads of its own; not kept alive.
         """
-        self.verify()
-        if self.io == "mmap":
-            self._touched_bytes += windows * (2 * length + 2 * FAULT_BYTES)
-            if self._touched_bytes > RESIDENT_BYTES:
-                for mapping in self._maps:
-                    mapping.madvise(mmap.MADV_DONTNEED)  # the page cache keeps what it likes
-                self._touched_bytes = 0
+        self._readers.add(reader)
 
     def verify(self) -> None:
         """Raise UserError if a file was truncated or replaced since the stream was opened.
@@ -290,6 +300,8 @@ class U16Stream:
 
         The memory of a GPU goes back to PyTorch, which may keep it for other tensors.
         """
+        for reader in list(self._readers):
+            reader.stop()
         self.__dict__.pop("_symbol_source", None)
         self._arrays, self._maps = [], []  # a mapping ends when nothing refers to it any more
         self._resident = None
@@ -324,6 +336,8 @@ def _expand(given: Paths) -> list[Path]:
             raise UserError("an empty list of paths; at least one u16 file fits")
         return [path for one in given for path in _expand(one)]
     text = os.fspath(given)
+    if is_url(text):
+        return local_copies(text)
     if os.path.lexists(text) or not glob.has_magic(text):
         return [Path(text)]
     found = set(glob.glob(text))

@@ -1,15 +1,17 @@
 """Batches of windows of a stream, in an order that needs no memory and resumes anywhere."""
 
+import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pyseq.data.order import WindowOrder
+from pyseq.data.prefetch import PrefetchedBatches, default_ahead
 from pyseq.data.transfer import Transfer, usable_device
 from pyseq.data.u16_stream import U16Stream
-from pyseq.ops import gather_windows
+from pyseq.ops import backends, gather_windows
 
 STATE_VERSION = 1
 _MUST_MATCH = ("length", "stride", "start", "stop", "shuffle")
@@ -31,6 +33,14 @@ class WindowLoader:
     of what the GPU computes; or without a `device` on the CPU, pinned when CUDA is there. Nothing
     waits for a GPU: it orders the work by itself for the stream that is current at `next()`.
 
+    The next batches are gathered ahead by threads of the iterator, native code that never holds the
+    GIL. They end with it, with the epoch, or when the stream is closed. Windows that are not in the
+    system's cache are asked for some 512 windows before they are read. A loader may be pickled, and
+    used before and after a fork. `copy.copy` gives one that goes its own way.
+
+    Lightning and torchdata save and restore its place by `state_dict` and `load_state_dict`.
+    Batches that were gathered and not handed out are not counted, so none is lost.
+
     Args:
         stream (U16Stream): where the symbols come from.
         length (int): symbols per window.
@@ -43,7 +53,10 @@ class WindowLoader:
         dtype (torch.dtype): uint16, int32, int64 or float32.
         start (int): first symbol that may be used.
         stop (int): one past the last symbol that may be used; None is the end of the stream.
-        threads (int): that gather a batch, at least 1; None is `torch.get_num_threads()`.
+        threads (int): that gather batches, at least 1; None is `torch.get_num_threads()`, at most
+            8.
+        prefetch (int): batches gathered ahead; None is what fits into 8 MiB, 2 to 16; with 0 they
+            are gathered when they are asked for, without further threads.
         device (torch.device | str | None): where windows are wanted; None leaves them where they
             are gathered, which is all that fits a stream that a GPU keeps, but that GPU itself.
 
@@ -67,14 +80,17 @@ class WindowLoader:
         start: int = 0,
         stop: int | None = None,
         threads: int | None = None,
+        prefetch: int | None = None,
         device: torch.device | str | None = None,
     ):
         stop = len(stream) if stop is None else stop
         _check(len(stream), length, batch_size, rank, world_size, stride, start, stop, threads)
+        if prefetch is not None and prefetch < 0:
+            raise ValueError(f"WindowLoader: prefetch is {prefetch}; 0 or more fits")
         self.stream, self.length, self.batch_size = stream, length, batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.shuffle, self.stride, self.dtype = shuffle, stride, dtype
-        self.start, self.stop, self.threads = start, stop, threads
+        self.start, self.stop, self.threads, self.prefetch = start, stop, threads, prefetch
         self._copied_to = _copied_to(stream, device)
         self.windows = (stop - start - length) // stride + 1
         if self.windows < batch_size:
@@ -83,6 +99,7 @@ class WindowLoader:
                 f" at stride {stride}, less than one batch of {batch_size}"
             )
         self._goes_on = True  # whether the next iter() continues the epoch we are in
+        self.turn, self.turns = 0, 1
         self._begin(epoch=0)
 
     def __len__(self) -> int:
@@ -99,28 +116,51 @@ class WindowLoader:
         self._begin(epoch)
         self._goes_on = True
 
-    def _begin(self, epoch: int, position: int = 0) -> None:
-        self._epoch, self._position = epoch, position
+    def part(self, turn: int, turns: int) -> "WindowLoader":
+        """A loader of every `turns`-th batch of each epoch, from batch number `turn` on.
+
+        Args:
+            turn (int): 0..turns-1.
+            turns (int): how many take turns.
+
+        Returns:
+            WindowLoader, at the beginning of epoch 0; its `len()` is that of all of them.
+        """
+        loader = copy.copy(self)
+        loader.turn, loader.turns = turn, turns
+        loader.set_epoch(0)
+        return loader
+
+    @property
+    def step(self) -> int:
+        """Windows from one batch to the next."""
+        return self.batch_size * self.turns
+
+    def _begin(self, epoch: int, position: int | None = None) -> None:
+        self._epoch = epoch
+        self._position = self.turn * self.batch_size if position is None else position
         self._order = WindowOrder(self.windows, self.seed, epoch, shuffle=self.shuffle)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of one epoch, or what is left of it."""
         if not self._goes_on:
             self._begin(self._epoch + 1)
-        to = self._copied_to
-        batches = _Gathered(self) if to is None else _Sent(self, to)
-        while self._position + self.batch_size <= self.windows:
-            batch = batches.at(self._order, self._position)
-            self._goes_on = False
-            self._position += self.batch_size
-            yield batch
+        batches = _batches(self)
+        try:
+            while self._position + self.batch_size <= self.windows:
+                offset, window = batches.at(self._order, self._position)
+                self._goes_on = False
+                self._position += self.step
+                yield {"window": window, "offset": offset}
+        finally:
+            batches.stop()
         self._goes_on = False
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is, in numbers that do not depend on ranks or batch size."""
         epoch, position = self._epoch, self._position
         if position + self.batch_size > self.windows:
-            epoch, position = epoch + 1, 0
+            epoch, position = epoch + 1, self.turn * self.batch_size
         return {
             "version": STATE_VERSION,
             "fingerprint": self.stream.fingerprint,
@@ -161,54 +201,80 @@ class WindowLoader:
         self._goes_on = True
 
 
+class _Batches(Protocol):
+    """One way to make batches."""
+
+    def at(self, order: WindowOrder, position: int) -> tuple[Tensor, Tensor]:
+        """Offsets and windows of the batch at a position of an order."""
+
+    def stop(self) -> None:
+        """Do nothing in the background any more."""
+
+
+def _batches(loader: WindowLoader) -> _Batches:
+    if loader._copied_to is None:
+        return _made_in_memory(loader, loader.dtype)
+    return _Sent(loader, loader._copied_to)
+
+
+def _made_in_memory(loader: WindowLoader, dtype: torch.dtype) -> _Batches:
+    """On the CPU, or on the GPU that keeps the stream."""
+    ahead = loader.prefetch
+    if ahead is None:
+        ahead = default_ahead(loader.batch_size // loader.world_size, loader.length, dtype)
+    if ahead == 0 or loader.stream.device is not None or backends.refuse_native() is not None:
+        return _Gathered(loader, dtype)
+    return PrefetchedBatches(loader, dtype, ahead)
+
+
 class _Gathered:
-    """Batches that are ready once they are gathered."""
+    """Batches that are gathered when they are asked for."""
 
-    def __init__(self, loader: WindowLoader):
-        self.loader = loader
-        self.on_cpu = loader.stream.device is None
+    def __init__(self, loader: WindowLoader, dtype: torch.dtype):
+        self.loader, self.dtype = loader, dtype
+        self.pinned = loader.stream.device is None and torch.cuda.is_available()
 
-    def at(self, order: WindowOrder, position: int) -> dict[str, Tensor]:
-        offset = self.offset(order, position)
-        return {"window": self.gathered(offset, self.loader.dtype), "offset": offset}
-
-    def offset(self, order: WindowOrder, position: int) -> Tensor:
-        """Of this rank's windows, (share,) int64."""
+    def at(self, order: WindowOrder, position: int) -> tuple[Tensor, Tensor]:
         loader = self.loader
         share = loader.batch_size // loader.world_size
         windows = torch.from_numpy(order(position + loader.rank * share, share))
-        return windows * loader.stride + loader.start
-
-    def gathered(self, offset: Tensor, dtype: torch.dtype) -> Tensor:
-        loader, out = self.loader, None
-        if self.on_cpu and torch.cuda.is_available():
-            out = torch.empty(len(offset), loader.length, dtype=dtype, pin_memory=True)
-        return gather_windows(
-            loader.stream, offset, loader.length, dtype=dtype, out=out, threads=loader.threads
+        offset, out = windows * loader.stride + loader.start, None
+        if self.pinned:
+            out = torch.empty(share, loader.length, dtype=self.dtype, pin_memory=True)
+        window = gather_windows(
+            loader.stream, offset, loader.length, dtype=self.dtype, out=out, threads=loader.threads
         )
+        return offset, window
+
+    def stop(self) -> None:
+        pass
 
 
-class _Sent(_Gathered):
+class _Sent:
     """Batches on their way to a device; the next one is sent before the last is handed out."""
 
     def __init__(self, loader: WindowLoader, device: torch.device):
-        super().__init__(loader)
+        self.loader = loader
+        self.made = _made_in_memory(loader, torch.uint16)
         self.transfer = Transfer(device, loader.dtype)
         self.on_its_way: tuple[WindowOrder, int] | None = None
 
-    def at(self, order: WindowOrder, position: int) -> dict[str, Tensor]:
+    def at(self, order: WindowOrder, position: int) -> tuple[Tensor, Tensor]:
         if self.on_its_way != (order, position):  # the first one, or the loader was set elsewhere
             self.send(order, position)
         offset, window, self.on_its_way = self.next_offset, self.transfer.receive(), None
-        following = position + self.loader.batch_size
+        following = position + self.loader.step
         if following + self.loader.batch_size <= self.loader.windows:
             self.send(order, following)
-        return {"window": window, "offset": offset}
+        return offset, window
 
     def send(self, order: WindowOrder, position: int) -> None:
-        self.next_offset = self.offset(order, position)
-        self.transfer.send(self.gathered(self.next_offset, torch.uint16))
+        self.next_offset, symbols = self.made.at(order, position)
+        self.transfer.send(symbols)
         self.on_its_way = (order, position)
+
+    def stop(self) -> None:
+        self.made.stop()
 
 
 def _copied_to(stream: U16Stream, wanted: torch.device | str | None) -> torch.device | None:

@@ -1,5 +1,7 @@
 """The order of windows: a permutation for any size, uniform, and the same wherever it is asked."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pyseq.data.order import TABLE_SIZE, WindowOrder
+from pyseq.ops import backends
 
+needs_core = pytest.mark.skipif(backends.refuse_native() is not None, reason="no pyseq._core")
 seeds = st.integers(-(2**63), 2**63 - 1)
 
 
@@ -37,6 +41,23 @@ def test_any_part_can_be_had_alone(windows, data, seed):
     assert together.tolist() == apart
     assert len(set(apart)) == 5
     assert 0 <= min(apart) <= max(apart) < windows
+
+
+@needs_core
+@settings(deadline=None, max_examples=100)
+@given(
+    windows=st.sampled_from([1, 2, 3, 10, TABLE_SIZE, TABLE_SIZE + 1, 2**20, 2**33 + 7, 2**62]),
+    data=st.data(), seed=seeds, epoch=st.integers(0, 2**40), shuffle=st.booleans(),
+)  # fmt: skip
+def test_native_code_gives_the_same_order(windows, data, seed, epoch, shuffle):
+    order = WindowOrder(windows, seed, epoch, shuffle=shuffle)
+    start = data.draw(st.integers(0, windows - 1))
+    count = min(windows - start, 100)
+    native = np.empty(count, np.int64)
+    order.native.windows(start, native)
+    assert native.tolist() == order.reference(start, count).tolist()
+    again = pickle.loads(pickle.dumps(order))
+    assert again(start, count).tolist() == native.tolist()
 
 
 @pytest.mark.parametrize("windows", [6, 1000, 100_000, 2**33])

@@ -23,8 +23,9 @@ def stream(tmp_path_factory):
         yield opened
 
 
-# How batches are made: left where they are gathered, sent to a device, or gathered on it.
-WAYS = ("gathered", "sent", "uploaded")
+# How batches are made: ahead or when they are asked for, left in memory or sent to a device, or
+# gathered there.
+WAYS = ("ahead", "gathered", "sent ahead", "sent", "uploaded")
 PLACE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -34,11 +35,12 @@ def loader_of(request, stream):
     paths = [shard.path for shard in stream.shards]
     if request.param == "uploaded":
         stream = U16Stream(paths, io="gpu", device=PLACE)
-    device = PLACE if request.param == "sent" else None
+    settings = {"length": 300, "batch_size": 64, "stride": 4}
+    settings["device"] = PLACE if request.param.startswith("sent") else None
+    settings["prefetch"] = None if request.param.endswith("ahead") else 0
 
     def make(**arguments):
-        settings = {"length": 300, "batch_size": 64, "stride": 4, "device": device} | arguments
-        return WindowLoader(stream, **settings)
+        return WindowLoader(stream, **(settings | arguments))
 
     return make
 
@@ -186,6 +188,7 @@ def test_a_state_of_other_data_or_windows_is_refused(stream, tmp_path):
         ({"stride": 0}, "must be at least 1"),
         ({"threads": 0}, "threads is 0; at least 1 fits"),
         ({"threads": -2}, "threads is -2; at least 1 fits"),
+        ({"prefetch": -1}, "prefetch is -1; 0 or more fits"),
         ({"start": 5, "stop": 4}, r"range \[5, 4\)"),
         ({"stop": 3001}, r"leaves the stream of 3000"),
         ({"length": 2999, "batch_size": 4}, "hold 2 windows of 2999 .* less than one batch of 4"),
@@ -282,6 +285,7 @@ def test_a_copy_goes_its_own_way(loader_of):
     assert loader.state_dict() == twin.state_dict()
 
 
+@pytest.mark.parametrize("loader_of", WAYS[1::2], indirect=True)
 def test_no_batch_is_gathered_twice_or_in_vain(loader_of, monkeypatch):
     gathered = []
     real = window_loader.gather_windows
@@ -299,7 +303,7 @@ def test_a_batch_that_cannot_be_made_ahead_is_told_before_anything_is_counted(tm
     path = tmp_path / "s.u16"
     np.arange(3000).astype("<u2").tofile(path)
     with U16Stream(path) as stream:
-        loader = WindowLoader(stream, 100, 3, shuffle=False, stride=300, device="cpu")
+        loader = WindowLoader(stream, 100, 3, shuffle=False, stride=300, device="cpu", prefetch=0)
         batches = iter(loader)
         next(batches)
         assert loader.state_dict()["position"] == 3

@@ -32,9 +32,6 @@ class SymbolStream(Protocol):
     def verify(self) -> None:
         """Raise if what is behind the stream changed since it was opened."""
 
-    def gathered(self, windows: int, length: int) -> None:
-        """Account for windows that were just read; verifies as well."""
-
 
 def gather_windows(
     stream: Tensor | SymbolStream,
@@ -86,7 +83,6 @@ def gather_windows(
     resident = stream if isinstance(stream, Tensor) else stream.resident()
     _check_devices(stream, resident, offsets, length, dtype, out)
     if resident is None:
-        reference.check_range(offsets, length, len(stream))
         return _gather_from_stream(stream, offsets, length, dtype, out, threads, backend)
     if offsets.device != resident.device:
         reference.check_range(offsets, length, len(stream))
@@ -109,9 +105,10 @@ def _gather_from_stream(stream, offsets, length, dtype, out, threads, backend) -
             stream.verify()  # knows which file changed, and says so
             raise
     else:
+        reference.check_range(offsets, length, len(stream))
         windows = reference.gather_windows(stream, offsets, length, dtype)
         windows = windows if out is None else out.copy_(windows)
-    stream.gathered(len(offsets), length)  # afterwards: what was copied was still what was opened
+    stream.verify()  # afterwards: what was copied was still what was opened
     return windows
 
 
@@ -124,7 +121,7 @@ def _check(stream, offsets, length, dtype, threads) -> None:
             raise TypeError(f"{op}: stream is {stream.dtype}; uint16 fits")
         if stream.dim() != 1:
             raise ValueError(f"{op}: stream has shape {tuple(stream.shape)}; (S,) fits")
-    elif not isinstance(stream, SymbolStream):
+    elif not hasattr(type(stream), "symbol_source"):  # isinstance of a Protocol takes longer
         raise TypeError(f"{op}: stream is a {type(stream).__name__}; a tensor or U16Stream fits")
     if offsets.dtype != torch.int64:
         raise TypeError(f"{op}: offsets are {offsets.dtype}; int64 fits")

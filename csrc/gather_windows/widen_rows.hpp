@@ -1,0 +1,27 @@
+// Rows of 16-bit symbols, wherever they lie, into one dense array of wider numbers.
+#pragma once
+
+#include <stdint.h>
+
+#include "cpu/isa.hpp"
+
+namespace pyseq {
+
+enum class SymbolType { kUint16, kInt32, kInt64, kFloat32 };
+
+// out[n, i] = rows[n][i] for n < count and i < length, row-major, in `type`.
+struct WidenRows {
+  const uint16_t* const* rows;
+  int64_t count;
+  int64_t length;
+  SymbolType type;
+  void* out;
+  // Writes past the caches: right for an array that does not fit into them anyway.
+  bool past_caches;
+};
+
+PYSEQ_FOR_EVERY_ISA(widen_rows, WidenRows)
+
+void widen_rows(const WidenRows& arguments);
+
+}  // namespace pyseq
