@@ -5,8 +5,9 @@ A page says where a table belongs and, if it wants, which rows::
     <!-- benchmarks:gather_windows:begin shape="B=256 T=1024" dtype=int64 -->
     <!-- benchmarks:gather_windows:end -->
 
-Everything between the two lines is replaced. Of rows that differ only in when they were measured
-the newest counts. ``--check`` writes nothing and fails if a page is not what the rows give.
+Everything between the two lines is replaced. Of each case the rows of its newest run count, so
+contestants that no longer take part are gone. ``--check`` writes nothing and fails if a page is not
+what the rows give.
 """
 
 import argparse
@@ -28,27 +29,30 @@ MARKED = re.compile(
     re.DOTALL,
 )
 MARKER = re.compile(r"<!-- benchmarks:")
-SAME_MEASUREMENT = ("device", "threads", "op", "direction", "shape", "dtype", "backend")
+SAME_CASE = ("device", "threads", "op", "direction", "shape", "dtype")
 SAME_RUN = ("device", "driver", "cuda", "torch", "threads", "isa", "rounds", "commit", "date")
 
 Row = dict[str, str]
 
 
 def newest(results: Path, op: str, wanted: dict[str, str] | None = None) -> list[Row]:
-    """The newest row of each contestant, case and device, in the order in which they were stored.
+    """The rows of the newest run of each case and device, in the order in which they were stored.
 
     Raises:
         ValueError: no row of `op` has the wanted columns.
     """
-    found: dict[tuple[str, ...], Row] = {}
-    for path in sorted(results.glob(f"*/{op}.csv")):
-        for row in stored.read(path):
-            if all(row[column] == value for column, value in (wanted or {}).items()):
-                key = tuple(row[column] for column in SAME_MEASUREMENT)
-                found[key] = max(row, found.get(key, row), key=lambda r: r["date"])
+    found = [
+        row
+        for path in sorted(results.glob(f"*/{op}.csv"))
+        for row in stored.read(path)
+        if all(row[column] == value for column, value in (wanted or {}).items())
+    ]
     if not found:
         raise ValueError(f"no stored row of {op!r} has {wanted or 'any column'}")
-    return list(found.values())
+    dates: dict[tuple[str, ...], str] = {}
+    for row in found:
+        dates[_case(row)] = max(row["date"], dates.get(_case(row), ""))
+    return [row for row in found if row["date"] == dates[_case(row)]]
 
 
 def markdown(rows: Iterable[Row]) -> str:
@@ -113,6 +117,10 @@ def main(arguments: list[str] | None = None) -> int:
     for plot in draw_all(stored.RESULTS, ROOT / "docs"):
         print(plot.relative_to(ROOT))
     return 0
+
+
+def _case(row: Row) -> tuple[str, ...]:
+    return tuple(row[column] for column in SAME_CASE)
 
 
 def _run(row: Row) -> tuple[str, ...]:

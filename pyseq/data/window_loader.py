@@ -12,6 +12,7 @@ from pyseq.data.prefetch import PrefetchedBatches, default_ahead
 from pyseq.data.transfer import Transfer, usable_device
 from pyseq.data.u16_stream import U16Stream
 from pyseq.ops import backends, gather_windows
+from pyseq.ops.gather_windows.api import DTYPES
 
 STATE_VERSION = 1
 _MUST_MATCH = ("length", "stride", "start", "stop", "shuffle")
@@ -61,6 +62,7 @@ class WindowLoader:
             are gathered, which is all that fits a stream that a GPU keeps, but that GPU itself.
 
     Raises:
+        TypeError: `dtype` is another one.
         ValueError: the range holds less than one batch of windows, or an argument does not fit.
         UserError: torch can use no such device.
     """
@@ -85,6 +87,8 @@ class WindowLoader:
     ):
         stop = len(stream) if stop is None else stop
         _check(len(stream), length, batch_size, rank, world_size, stride, start, stop, threads)
+        if dtype not in DTYPES:
+            raise TypeError(f"WindowLoader: dtype is {dtype}; uint16, int32, int64 or float32 fits")
         if prefetch is not None and prefetch < 0:
             raise ValueError(f"WindowLoader: prefetch is {prefetch}; 0 or more fits")
         self.stream, self.length, self.batch_size = stream, length, batch_size

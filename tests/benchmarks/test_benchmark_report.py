@@ -63,15 +63,16 @@ def test_a_table_has_the_number_its_spread_and_where_it_is_from(results):
     assert page.endswith("-->\nafter\n")
 
 
-def test_the_newest_row_counts_also_where_it_was_stored_first(results):
+def test_the_newest_run_of_a_case_counts_also_where_it_was_stored_first(results):
     path = results / "some-cpu-2-threads" / "gather.csv"
     newer = {"date": "2026-03-01T00:00:00+00:00", "p50": "0.003"}
     older = {"date": "2026-02-01T00:00:00+00:00", "p50": "0.009"}
     rows.append(path, [row(**newer), row(**older)])
-    body = report.markdown(report.newest(results, "gather", {"dtype": "int64"}))
+    body = report.markdown(report.newest(results, "gather"))
     assert "3.00 [1.00, 4.00] ms" in body
     assert "9.00 [" not in body
-    assert body.index("2026-01-02") < body.index("2026-03-01")  # a caption for each run
+    assert "numpy (peer)" not in body  # which took no part in the newest run
+    assert body.index("2026-01-02") < body.index("2026-03-01")  # of the other case; a caption each
 
 
 def test_check_detects_a_stale_number(results, tmp_path, monkeypatch, capsys):

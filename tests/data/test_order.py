@@ -86,6 +86,15 @@ def test_no_place_favours_any_window(windows, bins):
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
+@pytest.mark.parametrize(("windows", "bins"), [(3, 3), (64, 64), (70_001, 100), (2**34, 64)])
+def test_no_seed_favours_any_window(windows, bins):
+    """The same over seeds, one after the other as people choose them, in epochs of any number."""
+    for epoch in (0, 7):
+        seen = [int(WindowOrder(windows, seed, epoch)(windows // 2, 1)[0]) for seed in range(3000)]
+        counts = np.bincount(np.array(seen) * bins // windows, minlength=bins)
+        assert stats.chisquare(counts).pvalue > 1e-4
+
+
 def test_all_six_orders_of_three_windows_are_equally_likely():
     epochs = 6000
     orders = [tuple(WindowOrder(3, 5, e)(0, 3)) for e in range(epochs)]

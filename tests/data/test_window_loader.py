@@ -162,6 +162,11 @@ def test_dtypes(stream, dtype):
     assert batch["window"].dtype == dtype
 
 
+def test_another_dtype_is_refused(stream):
+    with pytest.raises(TypeError, match=r"dtype is torch.float64; uint16, int32, int64 or float32"):
+        WindowLoader(stream, 10, 3, dtype=torch.float64)
+
+
 def test_a_state_of_other_data_or_windows_is_refused(stream, tmp_path):
     state = WindowLoader(stream, 10, 4).state_dict()
     (np.arange(3000)[::-1]).astype("<u2").tofile(tmp_path / "other.u16")
