@@ -32,7 +32,7 @@ bench: $(VENV)/.installed-for-development
 # Tests with the C++ built for sanitizers, in a copy of the package: the native ops under
 # AddressSanitizer and UndefinedBehaviorSanitizer, the loader under ThreadSanitizer. libstdc++ is
 # loaded first too, because sanitizers must find what throws exceptions when they start.
-SANITIZED := build/sanitize
+SANITIZED = build/$@
 define sanitize
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
 	cp -rL pyseq tests benchmarks pyproject.toml $(SANITIZED) && rm -f $(SANITIZED)/pyseq/_core*.so

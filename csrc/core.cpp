@@ -1,4 +1,5 @@
-// The Python face of csrc/: every function the package calls, and nothing that knows PyTorch.
+// The Python face of csrc/, with window_loader/bindings.cpp: every function the package calls, and
+// nothing that knows PyTorch.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>

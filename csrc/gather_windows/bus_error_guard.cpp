@@ -1,5 +1,6 @@
 #include "gather_windows/bus_error_guard.hpp"
 
+#include <pthread.h>
 #include <signal.h>
 
 #include <mutex>
@@ -25,6 +26,15 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
     ::signal(SIGBUS, SIG_DFL);  // the access is tried again and ends the process as it would have
   }
 }
+
+// A forked child has none of the threads that read here, and must not inherit their lock.
+[[maybe_unused]] const int for_forks = pthread_atfork(
+    [] { mutex.lock(); }, [] { mutex.unlock(); },
+    [] {
+      if (guards > 0) sigaction(SIGBUS, &before, nullptr);
+      guards = 0;
+      mutex.unlock();
+    });
 
 }  // namespace
 

@@ -17,7 +17,7 @@ namespace {
 // measured at up to 100 microseconds, a gather moves some 1e9 symbols a second per thread).
 constexpr int64_t kSymbolsPerThread = 1 << 16;
 
-// From here on an output is written past the caches, of which it would fill most.
+// From here on an output is written past the caches: about what a core has for itself.
 constexpr int64_t kPastCachesBytes = int64_t{1} << 20;
 
 constexpr int64_t kRowsAtOnce = 64;
@@ -25,7 +25,7 @@ constexpr int64_t kRowsAtOnce = 64;
 // Windows that lie in one piece of memory, until there are enough for a call of the kernel.
 class Rows {
  public:
-  explicit Rows(const DenseWindows& windows) : next_(windows) {}
+  Rows(const SymbolSource& source, const DenseWindows& windows) : source_(source), next_(windows) {}
 
   void add(const uint16_t* row) {
     rows_[static_cast<size_t>(count_++)] = row;
@@ -50,9 +50,11 @@ class Rows {
                 .past_caches = next_.past_caches});
     next_ = next_.from(count_);
     count_ = 0;
+    source_.keep_bound();
   }
 
  private:
+  const SymbolSource& source_;
   DenseWindows next_;
   std::array<const uint16_t*, kRowsAtOnce> rows_;
   int64_t count_ = 0;
@@ -89,7 +91,7 @@ void gather_part(const SymbolSource& source, std::span<const int64_t> offsets,
                  const DenseWindows& windows) {
   if (offsets.empty()) return;
   std::vector<uint16_t> scratch(static_cast<size_t>(windows.length));  // outside of the guard
-  Rows rows(windows);
+  Rows rows(source, windows);
   const bool readable = without_bus_error([&] {
     for (const int64_t offset : offsets) {
       if (const uint16_t* row = source.in_place(offset, windows.length)) {
@@ -112,10 +114,12 @@ void gather_windows(const SymbolSource& source, std::span<const int64_t> offsets
                     SymbolType type, void* out, int threads) {
   const auto windows = static_cast<int64_t>(offsets.size());
   if (windows == 0) return;
+  const bool aligned = reinterpret_cast<uintptr_t>(out) % static_cast<uintptr_t>(size_of(type)) == 0;
+  const bool past_caches = aligned && windows * length * size_of(type) >= kPastCachesBytes;
   const DenseWindows dense{.out = out,
                            .length = length,
                            .type = type,
-                           .past_caches = windows * length * size_of(type) >= kPastCachesBytes};
+                           .past_caches = past_caches};
   const auto team = static_cast<int>(
       std::max<int64_t>(1, std::min<int64_t>(threads, useful_parts(windows, length))));
   const std::array<int64_t, 2> looked_at{offsets.front(), offsets.back()};
@@ -138,7 +142,6 @@ void gather_windows(const SymbolSource& source, std::span<const int64_t> offsets
 #pragma omp parallel for num_threads(team) schedule(static, 1)
     for (int part = 0; part < team; ++part) share(part);
   }
-  source.keep_bound();
   for (const std::exception_ptr& error : errors) {
     if (error) std::rethrow_exception(error);
   }

@@ -59,8 +59,8 @@ void ResidentBound::touch(size_t range, const uint16_t* from, int64_t length) {
 }
 
 void ResidentBound::keep() {
-  const int64_t touched = touched_.load(std::memory_order_relaxed);
-  int64_t looked_at = looked_at_.load(std::memory_order_relaxed);
+  int64_t looked_at = looked_at_.load();  // first: both go back to zero, this one last
+  const int64_t touched = touched_.load();
   if (touched - looked_at < kBlocksPerLook) return;
   if (!looked_at_.compare_exchange_strong(looked_at, touched)) return;  // another thread looks
   if (resident_bytes() - others_ <= most_bytes_) return;

@@ -27,7 +27,7 @@ struct Segment {
 // read at once.
 class SymbolSource {
  public:
-  // Mapped files are let go whenever about `most_resident` bytes of them could be resident.
+  // Mapped files are let go whenever more than about `most_resident` bytes of them are resident.
   explicit SymbolSource(std::vector<Segment> segments, int64_t most_resident = INT64_MAX);
 
   int64_t size() const { return starts_.back(); }

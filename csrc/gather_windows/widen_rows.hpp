@@ -16,7 +16,8 @@ struct WidenRows {
   int64_t length;
   SymbolType type;
   void* out;
-  // Writes past the caches: right for an array that does not fit into them anyway.
+  // Writes past the caches: right where they have no room, or something better to hold. Only for an
+  // `out` aligned to its numbers.
   bool past_caches;
 };
 

@@ -8,8 +8,13 @@
 
 namespace pyseq {
 
-BatchMemory::~BatchMemory() {
+BatchMemory::~BatchMemory() { keep_none(); }
+
+void BatchMemory::keep_none() noexcept {
+  const std::lock_guard lock(mutex_);
+  most_kept_ = 0;
   for (void* memory : kept_) std::free(memory);
+  kept_.clear();
 }
 
 void* BatchMemory::take() {

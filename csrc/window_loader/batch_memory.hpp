@@ -20,9 +20,12 @@ class BatchMemory {
   void* take();  // throws std::bad_alloc
   void give_back(void* memory) noexcept;
 
+  // From now on, and of what is kept already.
+  void keep_none() noexcept;
+
  private:
   const int64_t bytes_;
-  const int64_t most_kept_;
+  int64_t most_kept_;
   std::mutex mutex_;
   std::vector<void*> kept_;
 };

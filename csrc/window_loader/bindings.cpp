@@ -75,7 +75,11 @@ class PrefetcherOfArrays {
   }
 
   void take() { prefetcher_.take(); }
-  void stop() { prefetcher_.stop(); }
+
+  void stop() {
+    prefetcher_.stop();
+    memory_->keep_none();
+  }
 
  private:
   Batches batches_;
@@ -98,6 +102,10 @@ void bind_window_loader(nb::module_& module) {
       .def(
           "windows",
           [](const WindowOrder& order, int64_t first, const Offsets& out) {
+            const auto count = static_cast<int64_t>(out.shape(0));
+            if (first < 0 || first > order.size() - count) {
+              throw nb::index_error("WindowOrder: places beyond the epoch");
+            }
             order.windows(first, {out.data(), out.shape(0)});
           },
           "first"_a, "out"_a.noconvert());

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <stdexcept>
+#include <system_error>
 #include <utility>
 
 namespace pyseq {
@@ -18,7 +19,11 @@ Prefetcher::Prefetcher(const SymbolSource& source, WindowOrder order, const Batc
       asked_ahead_(asked_ahead),
       process_(getpid()),
       shared_(std::make_unique<Shared>()) {
-  for (int i = 0; i < threads; ++i) shared_->threads.emplace_back([this] { work(); });
+  try {
+    for (int i = 0; i < threads; ++i) shared_->threads.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {
+    // The system has no more of them; whoever takes a batch gathers too, and is enough.
+  }
 }
 
 Prefetcher::~Prefetcher() {
@@ -35,8 +40,7 @@ void Prefetcher::submit(int64_t* offsets, void* windows) {
   shared_->batches.push_back(std::make_unique<Batch>(
       Batch{.number = shared_->submitted++, .offsets = offsets, .windows = windows}));
   shared_->waiting.push_back(shared_->batches.back().get());
-  // Those who are awake look for more before they sleep.
-  shared_->work.notify_one();
+  parts_ == 1 ? shared_->work.notify_one() : shared_->work.notify_all();
 }
 
 void Prefetcher::take() {
@@ -132,7 +136,6 @@ void Prefetcher::gather(const Batch& batch, int64_t part) const {
                              .type = batches_.type,
                              .past_caches = true};  // whoever takes it has much else to do first
   gather_part(source_, ours, windows.from(begin));
-  source_.keep_bound();
 }
 
 void Prefetcher::offsets(int64_t batch, int64_t first, std::span<int64_t> out) const {

@@ -20,6 +20,12 @@ class WindowOrder {
   // A keyed permutation of 0..windows-1, windows at least 1.
   WindowOrder(int64_t windows, const Keys& keys);
 
+  // How many places there are.
+  int64_t size() const {
+    if (!table_.empty()) return static_cast<int64_t>(table_.size());
+    return shuffles_ ? static_cast<int64_t>(windows_) : INT64_MAX;
+  }
+
   // The windows at places first, first + 1, ... of the epoch; the places must exist.
   void windows(int64_t first, std::span<int64_t> out) const;
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from pyseq.data.order import WindowOrder
 from pyseq.errors import UserError
@@ -18,9 +19,16 @@ if TYPE_CHECKING:
 
 AHEAD_BYTES = 8 << 20  # of batches, by default
 FEWEST, MOST = 2, 16  # batches, by default
-ASKED_WINDOWS = 512  # that the system is asked to load before they are gathered
-MOST_THREADS = 8  # more do not copy faster
+# What the system is asked to load before it is gathered, if that is not in its cache.
+ASKED_WINDOWS = 512
+ASKED_BYTES = 64 << 20
+MOST_THREADS = 8  # by default; what more would gain was not measured
 VERIFIED_EVERY = 0.1  # seconds between looks at whether files were replaced
+
+
+def can_pin() -> bool:
+    """Whether batches are made in pinned memory: not in a DataLoader's worker, which sends none."""
+    return torch.cuda.is_available() and get_worker_info() is None
 
 
 def default_ahead(share: int, length: int, dtype: torch.dtype) -> int:
@@ -35,7 +43,8 @@ class PrefetchedBatches:
     Args:
         loader (WindowLoader): whose windows they are; its stream is not kept on a GPU.
         dtype (torch.dtype): of the windows.
-        ahead (int): batches that are gathered, or being gathered, besides the one handed out.
+        ahead (int): at most so many batches are gathered, or being gathered, besides the one handed
+            out; and at least half of them, rounded up.
     """
 
     def __init__(self, loader: "WindowLoader", dtype: torch.dtype, ahead: int):
@@ -53,6 +62,7 @@ class PrefetchedBatches:
         """Offsets (share,) and windows (share, length) of the batch at `position` of an order.
 
         Raises:
+            ValueError: the stream is closed, or shorter than when the loader was made.
             UserError: a file was truncated or replaced.
             RuntimeError: a file could not be read.
         """
@@ -86,12 +96,16 @@ class PrefetchedBatches:
     def _begin(self, order: WindowOrder, position: int) -> None:
         self.stop()
         loader, core = self.loader, backends.core()
-        share = loader.batch_size // loader.world_size
+        if loader.stop > len(loader.stream):  # of a loader that was pickled
+            raise ValueError(
+                f"WindowLoader: symbols {loader.start} to {loader.stop} leave the stream of"
+                f" {len(loader.stream)}, which was longer"
+            )
         self._left = (loader.windows - position - loader.batch_size) // loader.step + 1
         batches = core.Batches(
-            place=position + loader.rank * share,
+            place=position + loader.rank * loader.share,
             step=loader.step,
-            share=share,
+            share=loader.share,
             count=self._left,
             length=loader.length,
             stride=loader.stride,
@@ -99,21 +113,21 @@ class PrefetchedBatches:
             type=getattr(core.SymbolType, str(self.dtype).removeprefix("torch.")),
         )
         threads = loader.threads or min(torch.get_num_threads(), MOST_THREADS)
+        asked = max(1, min(ASKED_WINDOWS, ASKED_BYTES // (2 * loader.length)))
         self._threads = core.Prefetcher(
             loader.stream.symbol_source(),
             order.native,
             batches,
             threads=threads,
-            asked_ahead=self.ahead + -(-ASKED_WINDOWS // share),
+            asked_ahead=self.ahead + -(-asked // loader.share),
             most_kept=self.ahead + 2,
         )
 
     def _submit(self) -> None:
         """Keep the threads busy: once half of the batches are used, as many again at once."""
-        if len(self._submitted) > self.ahead // 2:
+        if len(self._submitted) > (self.ahead + 1) // 2:
             return
-        pinned = torch.cuda.is_available()
-        share, length = self.loader.batch_size // self.loader.world_size, self.loader.length
+        pinned, share, length = can_pin(), self.loader.share, self.loader.length
         while self._left and len(self._submitted) <= self.ahead:
             offset = torch.empty(share, dtype=torch.int64)
             if pinned:  # PyTorch keeps such memory itself

@@ -66,8 +66,9 @@ class U16Stream:
         io (str): how symbols are read.
             "mmap" maps the files. Pages that were read count as this process's memory although the
             system can take them back at any time; all of them are let go whenever more than 1 GiB
-            is resident, and mapped again when they are read again. The system is asked after every
-            4 MiB that is read for the first time, which may make 128 MiB resident.
+            is resident, and mapped again when they are read again. The system is asked after each
+            64 windows if they and those before read 4 MiB for the first time, for which it may
+            have mapped 128 MiB.
             "pread" reads each window with a system call: resident memory stays flat.
             "ram" loads the stream when it is opened.
             "gpu" loads it into the memory of `device` when it is opened; `gather_windows` then
@@ -108,6 +109,7 @@ class U16Stream:
         self.starts = np.cumsum([0] + [shard.symbols for shard in self.shards])
         self._descriptors = [_open(shard.path) for shard in self.shards]
         self._close_descriptors = weakref.finalize(self, _close, self._descriptors)
+        self._closed = False
         self._maps: list[mmap.mmap] = []
         self._arrays: list[np.ndarray] = []
         self._resident: Tensor | None = None  # (S,) uint16, on the device
@@ -292,7 +294,7 @@ class U16Stream:
             )
 
     def _require_open(self) -> None:
-        if not self._close_descriptors.alive:
+        if self._closed:
             raise ValueError("U16Stream: the stream is closed")
 
     def close(self) -> None:
@@ -300,6 +302,7 @@ class U16Stream:
 
         The memory of a GPU goes back to PyTorch, which may keep it for other tensors.
         """
+        self._closed = True  # first, so that nobody begins to read again
         for reader in list(self._readers):
             reader.stop()
         self.__dict__.pop("_symbol_source", None)

@@ -1,7 +1,7 @@
 """A WindowLoader for training loops that want a dataset of PyTorch's."""
 
+import multiprocessing
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pyseq.data.window_loader import WindowLoader
 
-MOST_WORKERS = 1024
+PASSES_REMEMBERED = 8
 
 
 class WindowDataset(IterableDataset):
@@ -19,10 +19,12 @@ class WindowDataset(IterableDataset):
     take turns, each gathers every num_workers-th batch, and DataLoader puts them back into the
     loader's order. Workers are not needed for speed, as the loader has threads of its own.
 
-    Each `iter()` of a DataLoader is the next epoch, also where its workers are new ones each time.
+    Each `iter()` of a DataLoader is the next epoch, from its beginning, also where its workers are
+    new ones each time. To go on in the middle of an epoch use the loader itself.
 
     Args:
-        loader (WindowLoader): whose batches they are. It is copied, so it stays where it is.
+        loader (WindowLoader): whose batches they are, from the epoch that it would go on with. It
+            is copied, so it stays where it is.
 
     Example:
         >>> import tempfile, numpy as np
@@ -38,11 +40,13 @@ class WindowDataset(IterableDataset):
     """
 
     def __init__(self, loader: WindowLoader):
-        self._loader = loader.part(0, 1)
-        # One place for each worker, since a DataLoader makes and ends its workers as it likes.
-        self._epochs = torch.full((MOST_WORKERS,), loader.epoch).share_memory_()
-        self._resumed: dict[str, Any] | None = None
-        self._current = self._loader
+        self._loader = loader._of_epoch(loader.following_epoch, 0, 1)
+        self._begun = 0  # passes, by this process
+        # What all workers see. A pass is a DataLoader's seed and a number within its workers' life:
+        # the first worker of a new pass takes the next epoch for all of them.
+        self._lock = multiprocessing.get_context("spawn").Lock()  # one that forks can have too
+        self._next = torch.tensor([self._loader.epoch]).share_memory_()
+        self._passes = torch.full((PASSES_REMEMBERED, 3), -1).share_memory_()  # seed, number, epoch
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -50,28 +54,31 @@ class WindowDataset(IterableDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next `iter()` be that of `epoch`."""
-        self._epochs.fill_(epoch)
+        with self._lock:
+            self._next[0] = epoch
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield this worker's batches of the next epoch, or what is left of a resumed one."""
+        """The batches of the next epoch, of which a worker of a DataLoader yields its own."""
         info = get_worker_info()
+        self._begun += 1
+        with self._lock:
+            if info is None:
+                epoch = self._take_epoch()
+            else:
+                epoch = self._epoch_of_pass(info.seed - info.id, self._begun)
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        self._current = loader = self._loader.part(worker, workers)
-        loader.set_epoch(int(self._epochs[worker]))
-        if self._resumed is not None:
-            loader.load_state_dict(self._resumed)
-            self._resumed = None
-        self._epochs[worker] = loader.epoch + 1
-        yield from loader
+        return iter(self._loader._of_epoch(epoch, worker, workers))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where this worker is, for loaders that save and restore each worker, as torchdata's."""
-        return self._current.state_dict()
+    def _epoch_of_pass(self, seed: int, number: int) -> int:
+        for known_seed, known_number, epoch in self._passes.tolist():
+            if (known_seed, known_number) == (seed, number):
+                return epoch
+        epoch = self._take_epoch()
+        self._passes[:-1] = self._passes[1:].clone()
+        self._passes[-1] = torch.tensor([seed, number, epoch])
+        return epoch
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next `iter()` go on where `state` was taken, by the same one of as many workers.
-
-        Args:
-            state (dict): what `state_dict` returned.
-        """
-        self._resumed = state
+    def _take_epoch(self) -> int:
+        epoch = int(self._next)
+        self._next += 1
+        return epoch

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyseq.data.order import WindowOrder
-from pyseq.data.prefetch import PrefetchedBatches, default_ahead
+from pyseq.data.prefetch import PrefetchedBatches, can_pin, default_ahead
 from pyseq.data.transfer import Transfer, usable_device
 from pyseq.data.u16_stream import U16Stream
 from pyseq.ops import backends, gather_windows
@@ -39,8 +39,8 @@ class WindowLoader:
     system's cache are asked for some 512 windows before they are read. A loader may be pickled, and
     used before and after a fork. `copy.copy` gives one that goes its own way.
 
-    Lightning and torchdata save and restore its place by `state_dict` and `load_state_dict`.
-    Batches that were gathered and not handed out are not counted, so none is lost.
+    Lightning saves and restores its place by `state_dict` and `load_state_dict`. Batches that were
+    gathered and not handed out are not counted, so none is lost.
 
     Args:
         stream (U16Stream): where the symbols come from.
@@ -103,7 +103,7 @@ class WindowLoader:
                 f" at stride {stride}, less than one batch of {batch_size}"
             )
         self._goes_on = True  # whether the next iter() continues the epoch we are in
-        self.turn, self.turns = 0, 1
+        self._turn, self._turns = 0, 1
         self._begin(epoch=0)
 
     def __len__(self) -> int:
@@ -120,35 +120,37 @@ class WindowLoader:
         self._begin(epoch)
         self._goes_on = True
 
-    def part(self, turn: int, turns: int) -> "WindowLoader":
-        """A loader of every `turns`-th batch of each epoch, from batch number `turn` on.
+    @property
+    def following_epoch(self) -> int:
+        """The epoch that the next `iter()` goes on with, or begins."""
+        return self._epoch if self._goes_on else self._epoch + 1
 
-        Args:
-            turn (int): 0..turns-1.
-            turns (int): how many take turns.
-
-        Returns:
-            WindowLoader, at the beginning of epoch 0; its `len()` is that of all of them.
-        """
-        loader = copy.copy(self)
-        loader.turn, loader.turns = turn, turns
-        loader.set_epoch(0)
-        return loader
+    @property
+    def share(self) -> int:
+        """Windows of a batch that are this rank's."""
+        return self.batch_size // self.world_size
 
     @property
     def step(self) -> int:
-        """Windows from one batch to the next."""
-        return self.batch_size * self.turns
+        """Windows of the epoch from one batch of ours to the next."""
+        return self.batch_size * self._turns
+
+    def _of_epoch(self, epoch: int, turn: int, turns: int) -> "WindowLoader":
+        """Every `turns`-th batch of an epoch, from number `turn` on; its state means nothing."""
+        loader = copy.copy(self)
+        loader._turn, loader._turns = turn, turns
+        loader.set_epoch(epoch)
+        return loader
 
     def _begin(self, epoch: int, position: int | None = None) -> None:
         self._epoch = epoch
-        self._position = self.turn * self.batch_size if position is None else position
+        self._position = self._turn * self.batch_size if position is None else position
         self._order = WindowOrder(self.windows, self.seed, epoch, shuffle=self.shuffle)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of one epoch, or what is left of it."""
         if not self._goes_on:
-            self._begin(self._epoch + 1)
+            self._begin(self.following_epoch)
         batches = _batches(self)
         try:
             while self._position + self.batch_size <= self.windows:
@@ -164,7 +166,7 @@ class WindowLoader:
         """Where the loader is, in numbers that do not depend on ranks or batch size."""
         epoch, position = self._epoch, self._position
         if position + self.batch_size > self.windows:
-            epoch, position = epoch + 1, self.turn * self.batch_size
+            epoch, position = epoch + 1, 0
         return {
             "version": STATE_VERSION,
             "fingerprint": self.stream.fingerprint,
@@ -193,6 +195,11 @@ class WindowLoader:
                 f"WindowLoader: the state was taken on other data (fingerprint"
                 f" {state['fingerprint']}, this stream {self.stream.fingerprint});"
                 " ignore_fingerprint=True accepts it"
+            )
+        if state["epoch"] < 0 or state["position"] < 0:
+            raise ValueError(
+                f"WindowLoader: a state at position {state['position']} of epoch {state['epoch']};"
+                " neither can be negative"
             )
         for name in _MUST_MATCH:
             if state[name] != getattr(self, name):
@@ -225,8 +232,11 @@ def _made_in_memory(loader: WindowLoader, dtype: torch.dtype) -> _Batches:
     """On the CPU, or on the GPU that keeps the stream."""
     ahead = loader.prefetch
     if ahead is None:
-        ahead = default_ahead(loader.batch_size // loader.world_size, loader.length, dtype)
-    if ahead == 0 or loader.stream.device is not None or backends.refuse_native() is not None:
+        ahead = default_ahead(loader.share, loader.length, dtype)
+    if ahead == 0 or loader.stream.device is not None:
+        return _Gathered(loader, dtype)
+    refusals = {"native": backends.refuse_native}
+    if backends.choose("gather_windows", "auto", refusals) != "native":
         return _Gathered(loader, dtype)
     return PrefetchedBatches(loader, dtype, ahead)
 
@@ -236,15 +246,14 @@ class _Gathered:
 
     def __init__(self, loader: WindowLoader, dtype: torch.dtype):
         self.loader, self.dtype = loader, dtype
-        self.pinned = loader.stream.device is None and torch.cuda.is_available()
+        self.pinned = loader.stream.device is None and can_pin()
 
     def at(self, order: WindowOrder, position: int) -> tuple[Tensor, Tensor]:
         loader = self.loader
-        share = loader.batch_size // loader.world_size
-        windows = torch.from_numpy(order(position + loader.rank * share, share))
+        windows = torch.from_numpy(order(position + loader.rank * loader.share, loader.share))
         offset, out = windows * loader.stride + loader.start, None
         if self.pinned:
-            out = torch.empty(share, loader.length, dtype=self.dtype, pin_memory=True)
+            out = torch.empty(loader.share, loader.length, dtype=self.dtype, pin_memory=True)
         window = gather_windows(
             loader.stream, offset, loader.length, dtype=self.dtype, out=out, threads=loader.threads
         )

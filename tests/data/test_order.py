@@ -56,6 +56,10 @@ def test_native_code_gives_the_same_order(windows, data, seed, epoch, shuffle):
     native = np.empty(count, np.int64)
     order.native.windows(start, native)
     assert native.tolist() == order.reference(start, count).tolist()
+    for wrong in (-1, windows - count + 1):
+        if shuffle or wrong < 0:
+            with pytest.raises(IndexError, match="places beyond the epoch"):
+                order.native.windows(wrong, native)
     again = pickle.loads(pickle.dumps(order))
     assert again(start, count).tolist() == native.tolist()
 

@@ -1,6 +1,7 @@
 """Streams behind a URL: copied once, with their description, and every failure told."""
 
 import json
+import os
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -71,6 +72,26 @@ def test_a_changed_stream_is_copied_anew(served):
         assert stream.fingerprint != before
 
 
+def test_another_file_of_the_same_size_is_copied_anew(served):
+    folder, url = served
+    write(folder / "a.u16", [1] * 50)
+    assert U16Stream(f"{url}/a.u16")[:2].tolist() == [1, 1]
+    write(folder / "a.u16", [2] * 50)
+    os.utime(folder / "a.u16", (1e9, 1e9))
+    assert U16Stream(f"{url}/a.u16")[:2].tolist() == [2, 2]
+
+
+def test_a_url_with_a_query(served):
+    folder, url = served
+    write(folder / "a.u16", [1, 2, 3])
+    (folder / "a.u16.json").write_text("{}")
+    signed = f"{url}/a.u16?signature={'x' * 300}"
+    [path] = remote.local_copies(signed)
+    assert path.name == "a.u16"
+    assert path.with_name("a.u16.json").read_text() == "{}"
+    assert f"/a.u16.json?signature={'x' * 300}" in Handler.asked
+
+
 def test_what_describes_a_stream_comes_with_it(served):
     folder, url = served
     write(folder / "a.u16", [1, 2, 3] * 100)
@@ -80,9 +101,12 @@ def test_what_describes_a_stream_comes_with_it(served):
     (folder / "a.u16.json").write_text(json.dumps(description))
     [path] = remote.local_copies(f"{url}/a.u16")
     assert json.loads(path.with_name("a.u16.json").read_text()) == description
+    (folder / "a.u16.json").write_text("changed")
+    remote.local_copies(f"{url}/a.u16")
+    assert path.with_name("a.u16.json").read_text() == "changed"
     (folder / "a.u16.json").unlink()
-    write(folder / "b.u16", [1, 2, 3] * 100)
-    assert describe_stream(f"{url}/b.u16").alphabet == 4
+    assert describe_stream(f"{url}/a.u16").alphabet == 4
+    assert not path.with_name("a.u16.json").exists()
 
 
 def test_several_and_globs(tmp_path, monkeypatch):

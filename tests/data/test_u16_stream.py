@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyseq.data import U16Stream, u16_stream, upload
+from pyseq.data import U16Stream, WindowLoader, u16_stream, upload
 from pyseq.errors import UserError
 from pyseq.ops import backends, gather_windows
 
@@ -145,6 +145,8 @@ def test_the_environment_can_keep_native_code_out(tmp_path, symbols, io, monkeyp
         assert stream[5:15].tolist() == symbols[5:15].tolist()
         windows = gather_windows(stream, torch.tensor([5]), 10)
         assert windows.tolist() == [symbols[5:15].tolist()]
+        for batch in WindowLoader(stream, 10, 100, stride=10):
+            assert batch["window"][0].tolist() == symbols[batch["offset"][0] :][:10].tolist()
 
 
 @pytest.mark.parametrize(

@@ -63,29 +63,30 @@ def test_the_loader_stays_where_it_is(loader):
     assert offsets_of(loader) == expected[0]
 
 
-@pytest.mark.parametrize("turns", [1, 2, 3, 5])
-def test_each_worker_can_be_resumed_anywhere(loader, turns):
-    """As torchdata does it: the state of every worker's copy, given back to its successor."""
-    [first, second] = epochs_of(loader, 2)
-    for turn in range(turns):
-        part = loader.part(turn, turns)
-        mine = first[turn::turns]
-        for consumed in range(len(mine) + 1):
-            batches = iter(part)
-            part.set_epoch(0)
-            assert offsets_of(islice(batches, consumed)) == mine[:consumed]
-            fresh = loader.part(turn, turns)
-            fresh.load_state_dict(part.state_dict())
-            rest = offsets_of(fresh)
-            assert rest == (mine[consumed:] if consumed < len(mine) else second[turn::turns])
-
-
-def test_a_dataset_can_be_resumed(loader):
-    [first, second] = epochs_of(loader, 2)
+def test_epochs_follow_one_another_whatever_the_workers(loader):
+    """Also after passes that were abandoned, which count."""
+    expected = epochs_of(loader, 8)
     dataset = WindowDataset(loader)
-    assert offsets_of(islice(dataset, 2)) == first[:2]
-    state = dataset.state_dict()
-    fresh = WindowDataset(loader)
-    fresh.load_state_dict(state)
-    assert offsets_of(fresh) == first[2:]
-    assert offsets_of(fresh) == second
+
+    def batches(workers: int):
+        return DataLoader(dataset, batch_size=None, num_workers=workers)
+
+    assert offsets_of(islice(batches(0), 1)) == expected[0][:1]
+    assert offsets_of(batches(3)) == expected[1]
+    assert offsets_of(islice(batches(2), 1)) == expected[2][:1]
+    assert offsets_of(batches(4)) == expected[3]
+    stays = DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=True)
+    assert offsets_of(islice(stays, 3)) == expected[4][:3]
+    assert offsets_of(stays) == expected[5]
+    assert offsets_of(batches(1)) == expected[6]
+    assert offsets_of(stays) == expected[7]
+
+
+def test_it_begins_with_the_epoch_that_the_loader_would_go_on_with(loader):
+    expected = epochs_of(loader, 3)
+    offsets_of(loader)
+    assert offsets_of(WindowDataset(loader)) == expected[1]
+    loader.set_epoch(2)
+    state = loader.state_dict()
+    loader.load_state_dict({**state, "position": 128})
+    assert offsets_of(WindowDataset(loader)) == expected[2]

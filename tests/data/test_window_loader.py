@@ -181,6 +181,8 @@ def test_a_state_of_other_data_or_windows_is_refused(stream, tmp_path):
         WindowLoader(stream, 10, 4, stride=2).load_state_dict(state)
     with pytest.raises(ValueError, match="version 0; 1 fits"):
         WindowLoader(stream, 10, 4).load_state_dict({**state, "version": 0})
+    with pytest.raises(ValueError, match="position -4 of epoch 0; neither can be negative"):
+        WindowLoader(stream, 10, 4).load_state_dict({**state, "position": -4})
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,19 @@ def test_non_contiguous_stream_and_offsets():
         assert torch.equal(windows, slices(stream, offsets, 10))
 
 
+@pytest.mark.parametrize("source", ["mmap", "ram"], indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("moved", [0, 1, 2, 4, 8, 36])
+def test_out_may_begin_anywhere(source, dtype, moved):
+    """Large enough to be written past the caches, which takes aligned memory."""
+    stream, symbols = source
+    offsets = torch.arange(0, 4240, 8)
+    memory = bytearray(530 * 701 * dtype.itemsize + 64)
+    out = torch.frombuffer(memory, dtype=dtype, count=530 * 701, offset=moved).view(530, 701)
+    gather_windows(stream, offsets, 701, dtype=dtype, out=out)
+    assert torch.equal(out.to(torch.int64), slices(symbols, offsets, 701))
+
+
 def test_out_is_written_and_returned(source):
     stream, symbols = source
     offsets = torch.tensor([3, 100])

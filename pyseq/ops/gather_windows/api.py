@@ -1,6 +1,6 @@
 """The public gather_windows: checks and choice of backend."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from pyseq.ops.gather_windows.autograd import gather_native
 DTYPES = (torch.uint16, torch.int32, torch.int64, torch.float32)
 
 
-@runtime_checkable
 class SymbolStream(Protocol):
     """What gather_windows asks of a stream that is not a tensor; `pyseq.data.U16Stream` is one."""
 
