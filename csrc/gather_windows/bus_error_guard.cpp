@@ -28,13 +28,13 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
 }
 
 // A forked child has none of the threads that read here, and must not inherit their lock.
-[[maybe_unused]] const int for_forks = pthread_atfork(
-    [] { mutex.lock(); }, [] { mutex.unlock(); },
-    [] {
-      if (guards > 0) sigaction(SIGBUS, &before, nullptr);
-      guards = 0;
-      mutex.unlock();
-    });
+[[maybe_unused]] const int for_forks = pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); },
+                                                      [] {
+                                                        if (guards > 0)
+                                                          sigaction(SIGBUS, &before, nullptr);
+                                                        guards = 0;
+                                                        mutex.unlock();
+                                                      });
 
 }  // namespace
 

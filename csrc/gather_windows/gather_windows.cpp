@@ -114,12 +114,10 @@ void gather_windows(const SymbolSource& source, std::span<const int64_t> offsets
                     SymbolType type, void* out, int threads) {
   const auto windows = static_cast<int64_t>(offsets.size());
   if (windows == 0) return;
-  const bool aligned = reinterpret_cast<uintptr_t>(out) % static_cast<uintptr_t>(size_of(type)) == 0;
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(out) % static_cast<uintptr_t>(size_of(type)) == 0;
   const bool past_caches = aligned && windows * length * size_of(type) >= kPastCachesBytes;
-  const DenseWindows dense{.out = out,
-                           .length = length,
-                           .type = type,
-                           .past_caches = past_caches};
+  const DenseWindows dense{.out = out, .length = length, .type = type, .past_caches = past_caches};
   const auto team = static_cast<int>(
       std::max<int64_t>(1, std::min<int64_t>(threads, useful_parts(windows, length))));
   const std::array<int64_t, 2> looked_at{offsets.front(), offsets.back()};
