@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 namespace pyseq {
@@ -65,7 +66,10 @@ void ResidentBound::keep() {
   if (!looked_at_.compare_exchange_strong(looked_at, touched)) return;  // another thread looks
   if (resident_bytes() - others_ <= most_bytes_) return;
   let_go();
-  others_ = resident_bytes();
+  // What is left belongs to others, or was read meanwhile by other threads; only if it is much do
+  // we believe that there is more of others than before.
+  const int64_t left = resident_bytes();
+  others_ = left < others_ ? left : std::max<int64_t>(others_, left - most_bytes_ / 2);
 }
 
 void ResidentBound::let_go() {
