@@ -30,10 +30,10 @@ void* BatchMemory::take() {
     kept_.reserve(static_cast<size_t>(most_kept_));  // so that giving back cannot throw
   }
   const int64_t alignment = bytes_ >= kHugePage ? kHugePage : kLine;
-  const int64_t whole = (std::max<int64_t>(bytes_, 1) + kLine - 1) / kLine * kLine;
-  void* memory = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(whole));
-  if (memory == nullptr) throw std::bad_alloc();
-  wish_huge_pages(memory, whole);
+  const auto bytes = static_cast<size_t>(std::max<int64_t>(bytes_, 1));
+  void* memory = nullptr;
+  if (posix_memalign(&memory, static_cast<size_t>(alignment), bytes) != 0) throw std::bad_alloc();
+  wish_huge_pages(memory, bytes_);
   return memory;
 }
 

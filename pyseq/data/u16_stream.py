@@ -66,10 +66,11 @@ class U16Stream:
         io (str): how symbols are read.
             "mmap" maps the files. Pages that were read count as this process's memory although the
             system can take them back at any time; all of them are let go whenever more than 1 GiB
-            is resident, and mapped again when they are read again. The system is asked after each
-            64 windows if they and those before read 4 MiB for the first time, for which it may
-            have mapped 128 MiB.
-            "pread" reads each window with a system call: resident memory stays flat.
+            is resident, and mapped again when they are read again. That is looked at after every
+            64 windows of a thread, each of which may have mapped 2 MiB: with two threads 1.4 GiB
+            was the most that was seen.
+            "pread" reads each window with a system call: resident memory stays flat. Faster than
+            "mmap" for random windows of files of more than 1 GiB, slower for smaller ones.
             "ram" loads the stream when it is opened.
             "gpu" loads it into the memory of `device` when it is opened; `gather_windows` then
             works there. Slices are copied back.
