@@ -158,7 +158,7 @@ def _explained(url: str) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{url} does not exist") from error
+        raise UserError(f"{url} is not there, or nobody answers") from error
     except Exception as error:  # every kind of file system has errors of its own
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{url} cannot be read: {words}") from error

@@ -130,8 +130,9 @@ def test_several_and_globs(tmp_path, monkeypatch):
 
 def test_what_cannot_be_read_is_told_in_one_sentence(served, tmp_path):
     folder, url = served
-    with pytest.raises(UserError, match=f"^{url}/none.u16 does not exist$"):
-        U16Stream(f"{url}/none.u16")
+    for lost in (f"{url}/none.u16", "http://127.0.0.1:9/a.u16"):
+        with pytest.raises(UserError, match=f"^{lost} is not there, or nobody answers$"):
+            U16Stream(lost)
     with pytest.raises(UserError, match=r"^nonsense://a\.u16 cannot be read: .*nonsense"):
         U16Stream("nonsense://a.u16")
     (folder / "odd.u16").write_bytes(b"abc")

@@ -97,7 +97,9 @@ def _gather_from_stream(stream, offsets, length, dtype, out, threads, backend) -
         "triton": lambda: "the stream is not on a GPU; io='gpu' puts it there",
     }
     if backends.choose("gather_windows", backend, refusals) == "native":
-        windows = torch.empty(len(offsets), length, dtype=dtype) if out is None else out
+        windows = out
+        if out is None or out.data_ptr() % dtype.itemsize != 0:  # C++ takes aligned numbers only
+            windows = torch.empty(len(offsets), length, dtype=dtype)
         try:
             gather_native(stream.symbol_source(), offsets, windows, threads)
         except RuntimeError:
@@ -106,9 +108,8 @@ def _gather_from_stream(stream, offsets, length, dtype, out, threads, backend) -
     else:
         reference.check_range(offsets, length, len(stream))
         windows = reference.gather_windows(stream, offsets, length, dtype)
-        windows = windows if out is None else out.copy_(windows)
     stream.verify()  # afterwards: what was copied was still what was opened
-    return windows
+    return windows if out is None or out is windows else out.copy_(windows)
 
 
 def _check(stream, offsets, length, dtype, threads) -> None:
