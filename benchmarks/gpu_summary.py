@@ -70,7 +70,7 @@ def page(folder: Path) -> tuple[str, bool]:
         "| case | best of ours | time | against the fastest peer | of ceiling | target |",
         "|---|---|---|---|---|---|",
     ]
-    for op in registry.known():
+    for op in registry.on_gpu():
         cases = list(_cases(found.get(op, [])))
         lines += [_line(op, case) for case in cases] or [f"| {op} | no row | - | - | - | - |"]
     text = "\n".join(lines)

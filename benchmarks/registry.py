@@ -6,12 +6,18 @@ from pathlib import Path
 from benchmarks.harness import Case
 
 PREFIX = "bench_"
+CPU_ONLY = {"window_loader"}  # which has no cases on a GPU
 
 
 def known() -> list[str]:
     """Names of all ops with a benchmark, sorted."""
     files = Path(__file__).parent.glob(PREFIX + "*.py")
     return sorted(file.stem.removeprefix(PREFIX) for file in files)
+
+
+def on_gpu() -> list[str]:
+    """Names of those that time something on a GPU, sorted."""
+    return [op for op in known() if op not in CPU_ONLY]
 
 
 def cases(op: str, *, quick: bool = False, device: str = "cpu") -> list[Case]:

@@ -24,7 +24,8 @@ def in_float32(op: str) -> list[Case]:
 
 
 def test_every_op_has_a_benchmark():
-    assert set(backends.SERVED_BY) <= set(registry.known())
+    assert set(backends.SERVED_BY) <= set(registry.on_gpu())
+    assert all(registry.cases(op, device="cuda") == [] for op in registry.CPU_ONLY)
 
 
 @pytest.mark.parametrize("op", OPS)
