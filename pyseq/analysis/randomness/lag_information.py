@@ -1,0 +1,133 @@
+"""Test of dependence of any shape at chosen lags: mutual information against shuffles.
+
+The plug-in estimate of mutual information is biased upward, by about (K - 1)^2 / 2n nats for K
+classes and n symbols, so that its null is made of shuffles of the same symbols.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from pyseq.analysis.randomness.symbol_pass import native_core
+from pyseq.analysis.randomness.test_result import TestResult
+from pyseq.analysis.randomness.views import SYMBOLS, quantile_bins
+
+SAMPLE = 1 << 20  # symbols
+FEWEST = 40
+_MOST_CLASSES = 16
+_FEWEST_IN_CELL = 10
+_NEAR_LAGS = 64
+_WORK = 1 << 30  # pairs counted for shuffles, about a second on one core
+_FEWEST_DRAWS, _MOST_DRAWS = 1_000, 20_000
+_COUNTED = 20  # shuffles beyond the measured value that decide by themselves
+
+
+@dataclass(frozen=True)
+class LagInformation:
+    """Mutual information of symbols with those before.
+
+    Attributes:
+        lags (array (L,), int64): in symbols.
+        bits (array (L,), float64): plug-in estimates, in bits.
+        null_mean, null_deviation (float): of shuffles of the same symbols, in bits.
+        null_low, null_high (float): 0.5 % and 99.5 % quantiles of the shuffles, in bits.
+        draws (int): how many estimates of shuffled symbols that is.
+        classes (int): K, bins of about equally many symbols.
+        symbols (int): n.
+        p_values (array (L,), float64): of each lag.
+        null (str): how the p-values were had.
+    """
+
+    lags: NDArray[np.int64]
+    bits: NDArray[np.float64]
+    null_mean: float
+    null_deviation: float
+    null_low: float
+    null_high: float
+    draws: int
+    classes: int
+    symbols: int
+    p_values: NDArray[np.float64]
+    null: str
+
+
+def lag_information(symbols: NDArray[np.uint16], seed: int) -> LagInformation | None:
+    """Mutual information at lags 1 to 64 and at powers of two, on a circle.
+
+    Args:
+        symbols (array (n,), uint16): a stretch of the stream.
+        seed (int): of the shuffles.
+
+    Returns:
+        LagInformation, or None where there are too few symbols or only one class.
+    """
+    count = symbols.size
+    if count < FEWEST:
+        return None
+    most = int(min(_MOST_CLASSES, max(2, (count / _FEWEST_IN_CELL) ** 0.5)))
+    view = quantile_bins(np.bincount(symbols, minlength=SYMBOLS), most)
+    classes = view.table[symbols].astype(np.uint8)
+    if view.classes < 2:
+        return None
+    powers = 2 ** np.arange(7, 40)
+    near = np.arange(1, min(_NEAR_LAGS, count // 4) + 1)
+    # At half a circle each pair would count twice.
+    lags = np.concatenate([near, powers[2 * powers < count]]).astype(np.int64)
+    draws = int(np.clip(_WORK // count, _FEWEST_DRAWS, _MOST_DRAWS))
+    rows = -(-draws // lags.size)
+    nats = np.empty((1 + rows, lags.size))
+    native_core().lag_information(classes, view.classes, lags, seed, nats, torch.get_num_threads())
+    bits = np.maximum(nats, 0.0) / np.log(2)
+    ours, shuffled = bits[0], bits[1:].ravel()
+    p_values, null = _p_values(ours, shuffled)
+    low, high = np.quantile(shuffled, [0.005, 0.995])
+    return LagInformation(
+        lags, ours, float(shuffled.mean()), float(shuffled.std()), float(low), float(high),
+        shuffled.size, view.classes, count, p_values, null,
+    )  # fmt: skip
+
+
+def _p_values(
+    ours: NDArray[np.float64], shuffled: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], str]:
+    """Shares of shuffles beyond, and the tail of a gamma law where these are few.
+
+    On a circle all lags have the same law under the null. The gamma law has the mean and deviation
+    of the shuffles, each moved to the far end of its 99 % interval.
+    """
+    count = shuffled.size
+    beyond = count - np.searchsorted(np.sort(shuffled), ours * (1 - 1e-12), side="left")
+    mean, deviation = shuffled.mean(), shuffled.std()
+    if deviation <= 0:
+        return np.ones(ours.size), "shuffles, all alike"
+    mean += 2.58 * deviation / count**0.5
+    deviation *= 1 + 2.58 / (2 * count) ** 0.5
+    tail = stats.gamma.sf(ours, (mean / deviation) ** 2, scale=deviation**2 / mean)
+    by_count = (beyond + 1) / (count + 1)
+    p = np.where(beyond >= _COUNTED, by_count, np.minimum(tail, by_count))
+    return p, f"{count:,} shuffles, tail of a gamma law"
+
+
+def lag_information_test(found: LagInformation) -> TestResult:
+    """The largest of all lags.
+
+    Args:
+        found (LagInformation): of a sample.
+
+    Returns:
+        TestResult: of the question "dependence".
+    """
+    worst = int(found.p_values.argmin())
+    lag = int(found.lags[worst])
+    return TestResult(
+        "mutual information at lags", "dependence",
+        min(1.0, float(found.p_values[worst]) * found.lags.size),
+        f"lag {lag:,}: {found.bits[worst]:.2e} bits, {found.null_mean:.2e} by chance",
+        f"{found.null}, Bonferroni over {found.lags.size} lags", found.symbols,
+        f"symbols depend on those {lag:,} before",
+    )  # fmt: skip
