@@ -29,6 +29,7 @@ _PAIRS = (
     ("high", "low"),
     ("low", "high"),
 )  # byte of a symbol, byte of the next one, as PassCounts.pairs
+_FEWEST_FOR_SUM = 100  # variance of each count whose squares are summed
 
 
 @dataclass(frozen=True)
@@ -87,30 +88,32 @@ def correlation_scores(correlation: NDArray[np.float64], symbols: int) -> NDArra
     return (correlation - mean) * symbols / np.sqrt(symbols - lags)
 
 
-def equality_moments(histogram: NDArray[np.int64], lag: int) -> tuple[float, float]:
+def equality_moments(
+    histogram: NDArray[np.int64], lags: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance of the number of t with x_t = x_(t-lag), in a random order.
 
     Args:
         histogram (array (k,), int64): how often each symbol comes.
-        lag (int): 1..N-1.
+        lags (array (L,), int64): 1..N-1.
 
     Returns:
-        tuple of floats: exact but for rounding (80-bit floats).
+        tuple of arrays (L,): exact but for rounding (80-bit floats).
 
     Source: join counts of Moran 1948, The interpretation of statistical maps, for the graph whose
     edges join places `lag` apart.
     """
     n = histogram[histogram > 0].astype(np.longdouble)
-    total = np.longdouble(n.sum())
+    total, lag = n.sum(), lags.astype(np.longdouble)
     edges = total - lag
-    touching = max(np.longdouble(0), total - 2 * lag)  # pairs of edges with a place in common
+    touching = np.maximum(0, total - 2 * lag)  # pairs of edges with a place in common
     apart = edges * (edges - 1) / 2 - touching
     two, three = n * (n - 1), n * (n - 1) * (n - 2)
     four = three * (n - 3)
     same = two.sum() / (total * (total - 1))
     mean = edges * same
     if total < 4:
-        return float(mean), 0.0
+        return mean.astype(np.float64), np.zeros(lags.size)
     both_touching = three.sum() / (total * (total - 1) * (total - 2))
     pairs = two.sum() ** 2 - (two**2).sum() + four.sum()
     both_apart = pairs / (total * (total - 1) * (total - 2) * (total - 3))
@@ -120,7 +123,7 @@ def equality_moments(histogram: NDArray[np.int64], lag: int) -> tuple[float, flo
         + 2 * touching * (both_touching - same**2)
         + 2 * apart * (both_apart - same**2)
     )
-    return float(mean), float(max(variance, np.longdouble(0)))
+    return mean.astype(np.float64), np.maximum(variance, 0).astype(np.float64)
 
 
 def lag_tests(counts: PassCounts) -> Iterator[TestResult]:
@@ -203,23 +206,24 @@ def _correlation_tests(counts: PassCounts) -> Iterator[TestResult]:
 
 
 def _equality_tests(counts: PassCounts) -> Iterator[TestResult]:
-    lags = range(1, min(LAGS, counts.symbols - 1) + 1)
-    if np.count_nonzero(counts.histogram) < 2 or not lags:
+    lags = np.arange(1, min(LAGS, counts.symbols - 1) + 1)
+    if np.count_nonzero(counts.histogram) < 2:
         return
-    moments = np.array([equality_moments(counts.histogram, lag) for lag in lags])
-    excess = counts.equals[: len(lags)] - moments[:, 0]
-    p_values = count_tail(excess, moments[:, 1])
+    mean, variance = equality_moments(counts.histogram, lags)
+    excess = counts.equals[: lags.size] - mean
+    p_values = count_tail(excess, variance)
     lag = int(p_values.argmin()) + 1
     yield _result(
-        counts, f"equal symbols, one of lags 1 to {len(lags)}", any_of(p_values),
-        f"lag {lag}: {counts.equals[lag - 1]:,} times, {moments[lag - 1, 0]:,.1f} expected",
-        f"join count, Poisson's tail, Bonferroni over {len(lags)} lags",
-        f"symbols come again after {lag} {'more' if excess[lag - 1] > 0 else 'less'} often than by chance",
+        counts, f"equal symbols, one of lags 1 to {lags.size}", any_of(p_values),
+        f"lag {lag}: {counts.equals[lag - 1]:,} times, {mean[lag - 1]:,.1f} expected",
+        f"join count, Poisson's tail, Bonferroni over {lags.size} lags",
+        f"symbols come again after {lag} {'more' if excess[lag - 1] > 0 else 'less'} often than by"
+        " chance",
     )  # fmt: skip
-    if moments[:, 1].min() >= 100:
-        statistic = float((excess**2 / moments[:, 1]).sum())
+    if variance.min() >= _FEWEST_FOR_SUM:
+        statistic = float((excess**2 / variance).sum())
         yield _result(
-            counts, f"equal symbols, lags 1 to {len(lags)} together",
-            float(stats.chi2.sf(statistic, len(lags))), f"{statistic:.1f}",
-            f"join counts, chi-square, {len(lags)} df", "symbols come again at certain lags",
+            counts, f"equal symbols, lags 1 to {lags.size} together",
+            float(stats.chi2.sf(statistic, lags.size)), f"{statistic:.1f}",
+            f"join counts, chi-square, {lags.size} df", "symbols come again at certain lags",
         )  # fmt: skip
