@@ -1,4 +1,4 @@
-"""Evidence against a declared null, valid at any time: e-processes from a predictor's probabilities.
+"""Evidence against a declared null, valid at any time: e-processes of a predictor.
 
 A predictor q gives each symbol a probability before it comes. Under a null that gives it p0 the
 product of q(x_i | past) / p0(x_i) is a martingale that starts at 1 and cannot be expected to grow,
@@ -12,8 +12,9 @@ bound. The price is about (k - 1) / 2 ln N nats for k classes.
 
 A law fitted on training symbols is no such divisor. It is off by about (k - 1) / (2 M) nats per
 symbol for M training symbols, and a predictor that goes on counting comes nearer to the true law,
-so that the quotient grows on symbols that depend on nothing: with k = 64, M = 1,000 and 10,000 further
-symbols, 300 of 300 independent streams crossed 20 that way and 0 of 300 with the prefix's own.
+so that the quotient grows on symbols that depend on nothing: with k = 64, M = 1,000 and 10,000
+further symbols, 300 of 300 independent streams crossed 20 that way, and 0 of 300 with the law of
+the prefix.
 
 Logarithms are natural (nats) where nothing else is said.
 
