@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pyseq.cli import flags
 from pyseq.errors import UserError
-
-if TYPE_CHECKING:
-    from pyseq.data import U16Stream
-    from pyseq.models.checkpoint import ModelCard
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("--max_samples must be at least 2 and --seq_len at least 1")
     page = _page_path(config)
     from pyseq.analysis.evaluation import evaluate, stream_ceiling
+    from pyseq.analysis.held_out import ranges
     from pyseq.analysis.prediction_analysis import analyze_predictions
     from pyseq.analysis.report import class_names, model_report, write_report
     from pyseq.cli.evaluation_table import print_analysis, print_evaluation
@@ -122,44 +119,3 @@ def _page_path(config: EvaluateConfig) -> Path | None:
         what = "is a folder" if page.is_dir() else f"has no folder {page.parent} to lie in"
         raise UserError(f"--report {page} {what}")
     return page
-
-
-Range = tuple[int, int]
-
-
-def ranges(choice: str, stream: "U16Stream", card: "ModelCard") -> tuple[Range, Range, bool]:
-    """What the baselines count, what is scored, and whether the model never saw the latter.
-
-    Ranges are half-open. Symbols that the model was trained on are recognised by the fingerprint of
-    its training range, wherever the files were cut or grew since.
-    """
-    first, last = card.data.get("trained", (0, len(stream) + 1))
-    if len(stream) < last or stream.range_fingerprint(first, last) != card.data["trained_print"]:
-        if choice == "test":
-            raise UserError(
-                "--range test needs the stream the model was trained on, and this is another one;"
-                " --range all scores it whole"
-            )
-        return *_tenth(stream), True
-    same = stream.fingerprint == card.data["fingerprint"]
-    if choice == "test" or (choice == "auto" and same):
-        start, stop = card.data["splits"]["test"]
-        if stop > len(stream):
-            raise UserError("the stream is shorter than the one the model was trained on")
-        return (first, last), (start, stop), True
-    if choice == "all":
-        return *_tenth(stream), False
-    chosen_by = card.data["splits"]["validation"][1]  # the best model was chosen on these
-    start = max(last, chosen_by) + card.seq_len + 1
-    if len(stream) - start < 2:
-        raise UserError(
-            "the stream holds nothing beyond the symbols that the model was trained and chosen on"
-        )
-    return (first, last), (start, len(stream)), True
-
-
-def _tenth(stream: "U16Stream") -> tuple[Range, Range]:
-    tenth = len(stream) // 10
-    if tenth < 2:
-        raise UserError(f"a stream of {len(stream)} symbols is too short to score; 20 or more fit")
-    return (0, tenth), (tenth, len(stream))

@@ -114,7 +114,7 @@ def _context(config: GenerateConfig, card: "ModelCard", place: "device") -> "Ten
     """The symbols to continue, (T,) uint16; T at least 1."""
     import torch
 
-    from pyseq.cli.evaluate import ranges
+    from pyseq.analysis.held_out import ranges
     from pyseq.cli.symbol_text import about_another_kind, require_same_tokens
     from pyseq.data import U16Stream
     from pyseq.models.device import stream_device

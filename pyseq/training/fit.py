@@ -68,13 +68,37 @@ def fit(run: Run) -> Outcome:
         TrainingStopped: SIGTERM or Ctrl-C, in the main thread. While steps are made, the state
             is saved first.
     """
+    with _trained(run, told=True) as (trained, steps):
+        return _conclude(trained, steps)
+
+
+def train_only(run: Run) -> int:
+    """Train and keep the best model, without a word and without scoring it.
+
+    Args:
+        run (Run): what `prepare` settled.
+
+    Returns:
+        int: optimiser steps that were made.
+
+    Raises:
+        UserError: as `fit`.
+        TrainingStopped: as `fit`.
+    """
+    with _trained(run, told=False) as (_, steps):
+        return steps
+
+
+@contextlib.contextmanager
+def _trained(run: Run, told: bool) -> Iterator[tuple[Run, int]]:
+    """The run, with its final rate, after its training; signals and the folder's lock hold on."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with Interruption() as interruption, _locked(run.folder):
         checkpoint = checkpoint_to_resume(run)
         if checkpoint is None:
             _clear(run.folder)
             run = with_found_rate(run)
-        return _conclude(run, _train(run, checkpoint, interruption))
+        yield run, _train(run, checkpoint, interruption, told)
 
 
 @contextlib.contextmanager
@@ -93,7 +117,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _train(run: Run, checkpoint: Path | None, interruption: Interruption) -> int:
+def _train(run: Run, checkpoint: Path | None, interruption: Interruption, told: bool) -> int:
     """Make the steps that are left; returns how many there are in all."""
     config, folder = run.config, run.folder
     resumed_step, finished = 0, False
@@ -111,7 +135,7 @@ def _train(run: Run, checkpoint: Path | None, interruption: Interruption) -> int
     module = SequenceTraining(
         run.model, config, run.binning, run.steps, run.card.data, run.augmentation
     )
-    trainer = _trainer(run, rows, resumed_step, interruption)
+    trainer = _trainer(run, rows, resumed_step, interruption, told)
     with interruption.deferred(), _tensorboard_told_once():
         quietly(trainer.fit, module, run.batches, run.validation, ckpt_path=checkpoint)
     return trainer.global_step
@@ -142,10 +166,10 @@ def _clear(folder: Path) -> None:
 
 
 def _trainer(
-    run: Run, file: MetricsFile, resumed_step: int, interruption: Interruption
+    run: Run, file: MetricsFile, resumed_step: int, interruption: Interruption, told: bool
 ) -> lightning.Trainer:
     config, folder = run.config, run.folder
-    interactive = sys.stdout.isatty()
+    interactive = told and sys.stdout.isatty()
     rows = callbacks.MetricsRows(file, run.batches, config.batch * config.seq_len, config.log_every)
     parts: list[Any] = [
         rows,
@@ -158,7 +182,7 @@ def _trainer(
         )
     if interactive:
         parts.append(callbacks.BitsProgressBar(rows, run.ceiling.bits))
-    else:
+    elif told:
         parts.append(callbacks.LinePrinter(rows, run.ceiling.bits, run.steps))
     parts.append(  # the last one, since it saves the others
         callbacks.LastCheckpoint(folder / "last", config.save_every, file, interruption)

@@ -1,0 +1,1 @@
+"""Is a stream predictable, by how much, and how sure is that?"""
