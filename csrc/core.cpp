@@ -1,5 +1,5 @@
-// The Python face of csrc/, with window_loader/bindings.cpp: every function the package calls, and
-// nothing that knows PyTorch.
+// The Python face of csrc/, with window_loader/bindings.cpp and predictors/bindings.cpp: every
+// function the package calls, and nothing that knows PyTorch.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -25,6 +25,7 @@
 #include "hard_attention/hard_attention.hpp"
 #include "patch_embed/patch_embed.hpp"
 #include "peak/peak.hpp"
+#include "predictors/bindings.hpp"
 #include "prepare_keys/prepare_keys.hpp"
 #include "scale_cross_entropy/scale_cross_entropy.hpp"
 #include "window_loader/bindings.hpp"
@@ -502,6 +503,7 @@ NB_MODULE(_core, module) {
   module.def("gather_windows", &gather_windows, "source"_a, "offsets"_a.noconvert(),
              "out"_a.noconvert(), "threads"_a);
   pyseq::bind_window_loader(module);
+  pyseq::bind_predictors(module);
 
   module.def("isa", [] { return std::string(pyseq::name_of(pyseq::chosen_isa())); });
   module.def("isas", [] {
