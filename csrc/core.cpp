@@ -1,5 +1,5 @@
-// The Python face of csrc/, with the bindings.cpp of rooms that are no ops: every function the package calls, and
-// nothing that knows PyTorch.
+// The Python face of csrc/, with the bindings.cpp of rooms that are no ops: every function the
+// package calls, and nothing that knows PyTorch.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -25,6 +25,7 @@
 #include "hard_attention/hard_attention.hpp"
 #include "patch_embed/patch_embed.hpp"
 #include "peak/peak.hpp"
+#include "predictors/bindings.hpp"
 #include "prepare_keys/prepare_keys.hpp"
 #include "randomness/bindings.hpp"
 #include "scale_cross_entropy/scale_cross_entropy.hpp"
@@ -503,6 +504,7 @@ NB_MODULE(_core, module) {
   module.def("gather_windows", &gather_windows, "source"_a, "offsets"_a.noconvert(),
              "out"_a.noconvert(), "threads"_a);
   pyseq::bind_window_loader(module);
+  pyseq::bind_predictors(module);
   pyseq::bind_randomness(module);
 
   module.def("isa", [] { return std::string(pyseq::name_of(pyseq::chosen_isa())); });
