@@ -1,4 +1,4 @@
-// The Python face of csrc/, with window_loader/bindings.cpp: every function the package calls, and
+// The Python face of csrc/, with the bindings.cpp of window_loader and mixture: every function the package calls, and
 // nothing that knows PyTorch.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -23,6 +23,7 @@
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
 #include "hard_attention/hard_attention.hpp"
+#include "mixture/bindings.hpp"
 #include "patch_embed/patch_embed.hpp"
 #include "peak/peak.hpp"
 #include "prepare_keys/prepare_keys.hpp"
@@ -501,6 +502,7 @@ NB_MODULE(_core, module) {
   module.def("source_in_files", &source_in_files, "files"_a);
   module.def("gather_windows", &gather_windows, "source"_a, "offsets"_a.noconvert(),
              "out"_a.noconvert(), "threads"_a);
+  pyseq::bind_mixture(module);
   pyseq::bind_window_loader(module);
 
   module.def("isa", [] { return std::string(pyseq::name_of(pyseq::chosen_isa())); });
