@@ -23,6 +23,7 @@
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
 #include "hard_attention/hard_attention.hpp"
+#include "mixture/bindings.hpp"
 #include "patch_embed/patch_embed.hpp"
 #include "peak/peak.hpp"
 #include "predictors/bindings.hpp"
@@ -503,6 +504,7 @@ NB_MODULE(_core, module) {
   module.def("source_in_files", &source_in_files, "files"_a);
   module.def("gather_windows", &gather_windows, "source"_a, "offsets"_a.noconvert(),
              "out"_a.noconvert(), "threads"_a);
+  pyseq::bind_mixture(module);
   pyseq::bind_window_loader(module);
   pyseq::bind_predictors(module);
   pyseq::bind_randomness(module);
