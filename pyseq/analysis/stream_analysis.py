@@ -1,4 +1,4 @@
-"""What `pyseq analyze` says about a stream, as data: the report, the JSON and the terminal show it."""
+"""What `pyseq analyze` says about a stream, as data: page, JSON and terminal show it."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a model and report on it",
     "supercharged": "train the supercharged model: train --model supercharged",
     "compare": "train both models on one budget and judge them",
+    "analyze": "say whether a stream has structure, and how predictable it is",
     "evaluate": "score a trained model beside the baselines",
     "predict": "show the most likely next symbols",
     "generate": "continue a stream with a trained model",
@@ -23,7 +24,7 @@ COMMANDS = {
 }
 
 # Commands that SIGTERM and Ctrl-C stop so that `--resume auto` can go on.
-TRAINING = ("train", "supercharged", "compare", "demo")
+TRAINING = ("train", "supercharged", "compare", "demo", "analyze")
 
 # Where the machine, not pyseq, refuses to take what is written.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)

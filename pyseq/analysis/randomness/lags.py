@@ -1,4 +1,4 @@
-"""Tests of dependence that read every symbol: pairs of neighbours, correlation and equality at lags.
+"""Tests of dependence on every symbol: pairs of neighbours, correlation and equality at lags.
 
 Their null is exchangeability: given the histogram, every order is alike, which independent draws of
 any marginal are.
@@ -157,7 +157,7 @@ def _pair_tests(counts: PassCounts) -> Iterator[TestResult]:
     pairs = bit_pairs(counts.pairs)
     tested = [(p, words) for p, words in pairs if p is not None]
     if tested:
-        p, words = min(tested)
+        words = min(tested)[1]
         yield _result(
             counts, "pairs of bits of neighbours", any_of([p for p, _ in tested]), words,
             f"count of ones, Bonferroni over {len(tested)} pairs", words,
@@ -175,7 +175,9 @@ def bit_pairs(pairs: NDArray[np.int64]) -> list[tuple[float | None, str]]:
         total = int(table.sum())
         rows, columns = ones @ table.sum(axis=1), ones @ table.sum(axis=0)
         mean = np.outer(rows, columns) / max(1, total)
-        variance = mean * np.outer(total - rows, total - columns) / max(1, total) / max(1, total - 1)
+        variance = (
+            mean * np.outer(total - rows, total - columns) / max(1, total) / max(1, total - 1)
+        )
         p = count_tail(both - mean, variance)
         for i, j in np.ndindex(8, 8):
             constant = variance[i, j] <= 0

@@ -126,7 +126,7 @@ def linear_tests(symbols: NDArray[np.uint16], alphabet: int) -> Iterator[TestRes
         ("rank of 64 x 64 matrices of bits", ranks, "chi-square, 2 df"),
     ):
         if tests:
-            p, words, bit = min(tests)
+            _, words, bit = min(tests)
             yield TestResult(
                 name, "dependence", any_of([p for p, _, _ in tests]), words,
                 f"{null}, Bonferroni over {len(tests)} planes", symbols.size,

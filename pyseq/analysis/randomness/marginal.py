@@ -1,8 +1,8 @@
 """Tests of the marginal: are symbols independent draws of the declared law?
 
 The null is the uniform law over the alphabet, or the law behind another stream. All tests read the
-histogram of every symbol. They count symbols as independent; where they are not, a p-value tells
-that the stream is no sequence of independent draws of that law, and not which part of that is wrong.
+histogram of every symbol. They count symbols as independent; where they are not, a p-value says
+that the stream is no sequence of independent draws of that law, and not which part of it is wrong.
 """
 
 from __future__ import annotations

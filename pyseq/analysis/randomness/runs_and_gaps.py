@@ -134,7 +134,8 @@ def clustering_tests(counts: PassCounts) -> Iterator[TestResult]:
         expected = 2 * above * others / counts.symbols + 1
         yield result(
             "runs above and below the median", p, f"{counts.runs:,} runs, {expected:,.1f} expected",
-            null, "symbols stay on one side " + ("too long" if counts.runs < expected else "too briefly"),
+            null,
+            f"symbols stay on one side too {'long' if counts.runs < expected else 'briefly'}",
         )  # fmt: skip
         sides = ((counts.longest_above, above), (counts.longest_not_above, others))
         p_values = [

@@ -100,7 +100,7 @@ def bartlett_p_value(distance: float, frequencies: int) -> float:
 def any_lag_p_value(correlation: float, length: int) -> float:
     """Bound on the chance of so large a correlation at one of the lags below half a circle."""
     lags = (length - 1) // 2
-    return float(min(1.0, lags * normal_tail(correlation * length / np.sqrt(length + 1))))
+    return min(1.0, lags * float(normal_tail(correlation * length / np.sqrt(length + 1))))
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,8 @@ def spectrum_tests(
         yield [_line(name, spectra), _whole(name, spectra), _echo(name, spectra)], spectra, ""
 
 
-def _named(name: str, spectrum: ViewSpectrum, many: int) -> str:
-    return f"{spectrum.view.name}: " if many > 1 else ""
+def _named(spectrum: ViewSpectrum, among: list[ViewSpectrum]) -> str:
+    return f"{spectrum.view.name}: " if len(among) > 1 else ""
 
 
 def _bonferroni(spectra: list[ViewSpectrum]) -> str:
@@ -217,7 +217,8 @@ def _line(name: str, spectra: list[ViewSpectrum]) -> TestResult:
     return TestResult(
         f"a single line in the spectrum of the {name}", "dependence",
         any_of([s.fisher for s in spectra]),
-        f"{_named(name, worst, len(spectra))}{worst.spectrum.fisher:.2e} of the power at a period of {period:,.2f}",
+        f"{_named(worst, spectra)}{worst.spectrum.fisher:.2e} of the power at a period of "
+        f"{period:,.2f}",
         f"Fisher's g, {worst.null}{_bonferroni(spectra)}", worst.spectrum.length,
         f"the {name} repeat with a period of {period:,.2f} symbols",
     )  # fmt: skip
@@ -228,7 +229,7 @@ def _whole(name: str, spectra: list[ViewSpectrum]) -> TestResult:
     return TestResult(
         f"the whole spectrum of the {name}", "dependence",
         any_of([s.bartlett for s in spectra]),
-        f"{_named(name, worst, len(spectra))}distance {worst.spectrum.bartlett:.2e}",
+        f"{_named(worst, spectra)}distance {worst.spectrum.bartlett:.2e}",
         f"Bartlett's cumulative periodogram, {worst.null}{_bonferroni(spectra)}",
         worst.spectrum.length, f"the spectrum of the {name} is not flat",
     )  # fmt: skip
@@ -240,7 +241,7 @@ def _echo(name: str, spectra: list[ViewSpectrum]) -> TestResult:
     return TestResult(
         f"correlation of the {name} at any lag", "dependence",
         any_of([s.any_lag for s in spectra]),
-        f"{_named(name, worst, len(spectra))}{worst.spectrum.correlation[lag - 1]:+.4f} at lag {lag:,}",
+        f"{_named(worst, spectra)}{worst.spectrum.correlation[lag - 1]:+.4f} at lag {lag:,}",
         f"{'normal' if worst.null == 'white noise' else worst.null}, "
         f"Bonferroni over {worst.spectrum.correlation.size:,} lags{_bonferroni(spectra)}",
         worst.spectrum.length, f"the {name} correlate with those {lag:,} before",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pyseq.analysis.randomness.views import SYMBOLS, quantile_bins
-from pyseq.data.u16_stream import U16Stream
 from pyseq.errors import BackendUnavailable
 from pyseq.ops import backends
 
@@ -61,6 +61,15 @@ class PassCounts:
     longest_symbol: int
 
 
+class Symbols(Protocol):
+    """What is read: a U16Stream, or anything that hands out its symbols."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, window: slice, /) -> torch.Tensor:
+        """Symbols [a:b], (b - a,) uint16."""
+
+
 class StreamPass:
     """Counts symbols that are added piece by piece.
 
@@ -107,7 +116,7 @@ class StreamPass:
         )
 
 
-def pieces(stream: U16Stream, count: int) -> Iterator[NDArray[np.uint16]]:
+def pieces(stream: Symbols, count: int) -> Iterator[NDArray[np.uint16]]:
     """The first `count` symbols, cut at powers of two and every CHUNK symbols."""
     start = 0
     while start < count:

@@ -86,7 +86,7 @@ def _sentence(
     would = f"; this run would have noticed {_listed(noticed)}" if noticed else ""
     return (
         f"{question}: no evidence of structure in {symbols:,} symbols against {null} "
-        f"({asked} tests, level {100 * level:.3g} % for all tests of both verdicts together){would}."
+        f"({asked} tests, level {100 * level:.3g} % for those of both verdicts together){would}."
     )
 
 
@@ -94,5 +94,3 @@ def _listed(items: Sequence[str]) -> str:
     if len(items) < 2:
         return "".join(items)
     return ", ".join(items[:-1]) + ", or " + items[-1]
-
-
