@@ -7,7 +7,7 @@ import pytest
 
 from pyseq.cli.data import main
 from pyseq.data.stream_info import read_info, tokenizer_path
-from pyseq.data.streams import Markov1, make
+from pyseq.data.streams import STREAMS, GbAr, HiddenMarkov, Markov1, make
 from pyseq.data.tokenizer import Tokenizer
 from pyseq.errors import UserError
 
@@ -20,7 +20,7 @@ def stored(path):
     return np.fromfile(path, dtype="<u2")
 
 
-@pytest.mark.parametrize("name", ["uniform", "biased", "markov1", "hmac_rolls"])
+@pytest.mark.parametrize("name", [name for name in STREAMS if name != "urandom"])
 def test_synthetic_writes_the_named_stream(tmp_path, capsys, name):
     out = tmp_path / "s.u16"
     assert main(["synthetic", name, "--count", "5000", "--seed", "3", "--out", str(out)]) == 0
@@ -48,6 +48,29 @@ def test_flags_in_both_spellings_and_any_order(tmp_path, spelling, order):
     else:
         main(["synthetic", "markov1", *flags, *common])
     np.testing.assert_array_equal(stored(out), Markov1(8, matrix_seed=5).generate(1000, 0).numpy())
+
+
+@pytest.mark.parametrize(
+    ("flags", "stream"),
+    [
+        (["gbar", "--weights", "0.5", "-0.2"], GbAr((0.5, -0.2))),
+        (["hidden_markov", "--leave", ".2", ".3"], HiddenMarkov(leave=(0.2, 0.3))),
+    ],
+)
+def test_flags_of_several_numbers(tmp_path, flags, stream):
+    out = tmp_path / "s.u16"
+    assert main(["synthetic", *flags, "--count", "1000", "--out", str(out)]) == 0
+    np.testing.assert_array_equal(stored(out), stream.generate(1000, 0).numpy())
+    assert read_info(out).source == stream.describe(0)
+
+
+def test_what_cannot_be_made_again_says_so(tmp_path):
+    for name in ("a.u16", "b.u16"):
+        line = ["synthetic", "urandom", "--count", "1000", "--out", str(tmp_path / name)]
+        assert main(line) == 0
+    info = read_info(tmp_path / "a.u16")
+    assert info.source == "urandom (os.urandom, cannot be made again)"
+    assert info.sha256 != read_info(tmp_path / "b.u16").sha256
 
 
 def test_text_of_paths(tmp_path, capsys):
