@@ -22,8 +22,8 @@ FEWEST = 40
 _MOST_CLASSES = 16
 _FEWEST_IN_CELL = 10
 _NEAR_LAGS = 64
-_WORK = 1 << 30  # pairs counted for shuffles, about a second on one core
-_FEWEST_DRAWS, _MOST_DRAWS = 1_000, 20_000
+_WORK = 1 << 28  # pairs counted for shuffles, about a third of a second on one core
+_FEWEST_DRAWS, _MOST_DRAWS = 300, 20_000
 _COUNTED = 20  # shuffles beyond the measured value that decide by themselves
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from tests.analysis.randomness.batteries import battery, marginals
 
-RUNS = 120
+RUNS = 50
 
 
 @pytest.mark.parametrize(("name", "count"), [(n, 3_000) for n in marginals()] + [("uniform", 300)])
