@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pyseq.analysis.intervals import Interval
 from pyseq.analysis.predictability.sp800_90b import MostCommonValue
 from pyseq.analysis.report.stream import write_stream_report
 from pyseq.analysis.report.stream_tests import picture_of
 from pyseq.analysis.stream_analysis import Compressed, Pictures, Power
 from pyseq.errors import UserError
 from tests.analysis import stream_analyses
-from tests.analysis.stream_analyses import LEVEL, band
+from tests.analysis.stream_analyses import band
 from tests.analysis.test_report import _Page
 
 FOUND = [
@@ -96,8 +97,9 @@ def test_no_saving_is_claimed_without_a_verdict_of_dependence(tmp_path):
     """The interval of a code length may end below the frequencies' bits by accident."""
     found = stream_analyses.nothing()
     [code] = found.code_lengths
-    below = replace(code, late_bits=stream_analyses.Interval(13.27, 13.26, 13.28))
-    words = section(_written(tmp_path, replace(found, code_lengths=[below])), "how-predictable")
+    below = replace(code, late_bits=Interval(13.27, 13.26, 13.28))
+    bare = replace(found, code_lengths=[below], pictures=Pictures())
+    words = section(_written(tmp_path, bare), "how-predictable")
     assert "no evidence that the past helped it" in words
     assert "fewer" not in words.split("Bits/symbol: what")[0]
 
@@ -207,7 +209,7 @@ def test_facts_are_told_once(texts):
 def test_many_tests_are_all_in_the_table_and_the_picture_says_what_it_leaves_out(tmp_path):
     base = stream_analyses.nothing()
     tests = [replace(base.tests[3], name=f"test {k:03}") for k in range(90)]
-    many = replace(base, tests=tests, adjusted=np.ones(90))
+    many = replace(base, tests=tests, adjusted=np.ones(90), pictures=Pictures())
     words = section(_written(tmp_path, many), "all-tests")
     assert "The 30 tests with the largest p-values are not drawn." in words
     assert all(f"test {k:03} statistic" in words for k in range(90))
@@ -289,7 +291,8 @@ def test_most_common_value_alone_is_shown(tmp_path):
 def test_memory_that_was_full_is_told(tmp_path):
     base = stream_analyses.nothing()
     predictions = [replace(base.predictions[2], full_at=123_456)]
-    text = _written(tmp_path, replace(base, predictions=predictions))
+    bare = replace(base, predictions=predictions, pictures=Pictures())
+    text = _written(tmp_path, bare)
     assert "memory of MultiMMC was full after 123,456 symbols" in _Page(text).text
 
 
@@ -299,7 +302,7 @@ def test_infinite_and_zero_values_are_drawn_or_left_out(tmp_path):
     odd = replace(
         evidence, log_e=-math.inf, p_value=0.0, path=(np.array([0, 5]), np.array([0.0, -np.inf]))
     )
-    text = _written(tmp_path, replace(base, evidence=[(name, odd)], level=LEVEL))
+    text = _written(tmp_path, replace(base, evidence=[(name, odd)], pictures=Pictures()))
     assert "mixture 0 2.51" in section(text, "evidence-as-it-grew")
 
 
