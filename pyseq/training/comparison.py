@@ -11,7 +11,7 @@ import numpy as np
 from pyseq.analysis.ceilings import format_percent
 from pyseq.analysis.evaluation import Evaluation, as_json, perplexity
 from pyseq.analysis.plots import bits_chart
-from pyseq.analysis.report.page import figure, note, page, section, table
+from pyseq.analysis.report.page import figure, note, page, section, table, verdict_box
 from pyseq.analysis.verdicts import Contest, contest
 from pyseq.data.durable_file import replace_file
 from pyseq.errors import UserError
@@ -305,7 +305,7 @@ def _page(compared: Compared) -> str:
     (_, verdict), *statements = compared.statements()
     return page(
         f"{' and '.join(names)} on {Path(compared.config.u16_path).name}",
-        verdict,
+        verdict_box(verdict),
         [
             section(
                 "Predictors",

@@ -95,6 +95,47 @@ def grouped_bits_chart(
     return to_svg(axes, name)
 
 
+def code_length_chart(
+    rows: Sequence[tuple[str, Bits]],
+    lines: Sequence[tuple[str, float]],
+    name: str,
+    *,
+    highlight: int = 0,
+) -> str:
+    """Horizontal bars of what predictors and compressors needed, with levels to compare with.
+
+    Args:
+        rows (sequence of (name, Interval or float)): bits/symbol, drawn from top to bottom; those
+            that are not finite are left out.
+        lines (sequence of (name, float)): levels in bits/symbol, such as the alphabet's log2.
+        name (str): what the ids of the picture begin with.
+        highlight (int): how many rows, from the top, take the main colour.
+
+    Returns:
+        str: an svg element; empty without a row.
+    """
+    coloured = [(*row, MAIN if k < highlight else QUIET) for k, row in enumerate(rows)]
+    coloured = [row for row in coloured if math.isfinite(value_of(row[1]))]
+    if not coloured:
+        return ""
+    axes = new_axes(0.34 * len(coloured) + 0.95 + 0.2 * len(lines[::2]))
+    values = [value_of(bits) for _, bits, _ in coloured]
+    at = np.arange(len(coloured))
+    axes.barh(at, values, height=0.62, color=[colour for *_, colour in coloured])
+    for y, (_, bits, _) in enumerate(coloured):
+        _whisker(axes, y, bits)
+        _number(axes, y, bits)
+    styles = ((SECOND, "--"), (SOFT, ":"), (INK, "-."))
+    for (label, level), (colour, style) in zip(lines, styles, strict=False):
+        axes.axvline(
+            level, color=colour, linewidth=1.3, linestyle=style, label=f"{label} {level:.4f}"
+        )
+    ends = [_end_of(bits) for _, bits, _ in coloured]
+    axes.set_xlim(0, 1.03 * max(*ends, *(level for _, level in lines), 1e-9))
+    _finish(axes, [row for row, *_ in coloured], columns=2)
+    return to_svg(axes, name)
+
+
 def value_of(bits: Bits) -> float:
     """The estimate without its interval."""
     return bits.value if isinstance(bits, Interval) else bits
@@ -120,11 +161,11 @@ def _number(axes: Axes, y: float, bits: Bits) -> None:
     axes.text(1.01, y, text, va="center", fontsize=9, color=INK, transform=beside)
 
 
-def _finish(axes: Axes, names: Sequence[str]) -> None:
+def _finish(axes: Axes, names: Sequence[str], columns: int = 3) -> None:
     """Names, from top to bottom, legend and the axis of bits."""
     axes.set_yticks(np.arange(len(names)), [shortened(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
-    add_legend(axes)
+    add_legend(axes, columns=columns)
     axes.set_xlabel("bits/symbol, less is better")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, labelcolor=INK)

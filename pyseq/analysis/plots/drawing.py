@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 # Colours that nobody would choose, each standing for a CSS variable.
@@ -47,14 +48,39 @@ def new_axes(height: float, *, width: float = WIDTH) -> Axes:
     from matplotlib.figure import Figure
 
     axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    _dress(axes)
+    return axes
+
+
+def new_grid(rows: int, columns: int, height: float, *, width: float = WIDTH) -> list[Axes]:
+    """Small axes beside and below one another, in the look that all charts share.
+
+    Args:
+        rows (int): how many stand below one another.
+        columns (int): how many beside one another.
+        height (float): of the whole figure, inches of 72 units.
+        width (float): of the whole figure, the same.
+
+    Returns:
+        list of Axes: row by row; all of one figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    found = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in found:
+        _dress(axes)
+    return found
+
+
+def _dress(axes: Axes) -> None:
     axes.set_facecolor("none")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(LINE)
-    axes.tick_params(color=LINE, labelcolor=SOFT, labelsize=9)
+    axes.tick_params(which="both", color=LINE, labelcolor=SOFT, labelsize=9)
     axes.xaxis.label.set_color(SOFT)
     axes.yaxis.label.set_color(SOFT)
-    return axes
 
 
 def series(curve: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
@@ -74,20 +100,21 @@ def thinned(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     return means[:, 0], means[:, 1]
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
     """The name, its middle left out where it is too long to stand beside a chart."""
-    if len(name) <= _LONGEST_NAME:
+    if len(name) <= longest:
         return name
-    half = (_LONGEST_NAME - 1) // 2
+    half = (longest - 1) // 2
     return f"{name[:half]}…{name[-half:]}"
 
 
-def add_legend(axes: Axes) -> None:
-    """A legend in a line above the axes."""
+def add_legend(axes: Axes, *, columns: int = 3, handles: Sequence[Artist] | None = None) -> None:
+    """A legend above the axes, in so many columns; of what has a label, or of the handles."""
     axes.legend(
+        handles=handles,
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
-        ncols=3,
+        ncols=columns,
         frameon=False,
         labelcolor=INK,
         borderaxespad=0.3,
@@ -99,17 +126,22 @@ def to_svg(axes: Axes, name: str) -> str:
     """The figure of the axes as an svg element.
 
     Args:
-        axes (Axes): of `new_axes`, drawn in the stand-in colours of this module only.
+        axes (Axes): of `new_axes` or `new_grid`, drawn in this module's stand-in colours only.
         name (str): what the ids inside begin with; no two pictures of a page may share it.
 
     Returns:
         str: an svg element whose colours are the page's variables and whose text is text.
     """
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
     figure = axes.get_figure(root=True)
     assert figure is not None
-    for label in (*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()):
+    for part in figure.axes:
+        part.get_xticklabels()  # makes the labels that are set below
+        part.get_yticklabels()
+    for label in figure.findobj(Text):
+        assert isinstance(label, Text)
         label.set_parse_math(False)  # a dollar in a name is a dollar
     buffer = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}

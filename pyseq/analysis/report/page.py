@@ -25,7 +25,9 @@ section, .verdict { background: var(--card); border: 1px solid var(--line); bord
   padding: 1.1rem 1.25rem; margin: 0 0 1rem; }
 .verdict { border-left: 4px solid var(--main); font-size: 1.05rem; margin-bottom: 1.25rem;
   overflow-wrap: anywhere; }
-.verdict::first-letter { text-transform: uppercase; }
+.verdict div::first-letter { text-transform: uppercase; }
+.verdict.found { border-left-color: var(--second); }
+.verdict h2 { margin-bottom: .35rem; }
 .pair { display: grid; gap: 0 1rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
 p { margin: .6rem 0 0; color: var(--soft); }
@@ -39,6 +41,8 @@ tr:first-child > * { border-top: 0; }
 td.number, th.number { text-align: right; padding-right: 0; padding-left: .9rem; }
 td.number, .names th:first-child { white-space: nowrap; }
 .number + .text { padding-left: 1.5rem; }
+.wrapped .names th:first-child { white-space: normal; min-width: 10rem; }
+a { color: var(--main); }
 .wide { font-size: .87rem; }
 .wide td.number, .wide th.number { padding-left: .7rem; }
 small { color: var(--soft); white-space: nowrap; }
@@ -60,12 +64,12 @@ pre.row { white-space: pre; }
 """
 
 
-def page(title: str, verdict: str, sections: Sequence[str]) -> str:
+def page(title: str, top: str, sections: Sequence[str]) -> str:
     """The whole page.
 
     Args:
         title (str): its heading.
-        verdict (str): the sentence on top.
+        top (str): what stands on top, HTML: one `verdict_box` or several.
         sections (sequence of str): what `section` made; empty ones are left out.
 
     Returns:
@@ -82,9 +86,26 @@ def page(title: str, verdict: str, sections: Sequence[str]) -> str:
         '<link rel="icon" href="data:,">'
         f"<title>{escaped(title)}</title><style>{_STYLE}</style></head>\n<body><main>\n"
         f"<h1>{escaped(title)}</h1>\n"
-        f'<div class="verdict">{escaped(verdict)}</div>\n' + "\n".join(shown) + "\n"
+        f"{top}\n" + "\n".join(shown) + "\n"
         "</main></body></html>\n"
     )
+
+
+def verdict_box(sentence: str, *, question: str = "", found: bool = False) -> str:
+    """The box of a verdict.
+
+    Args:
+        sentence (str): the verdict in full.
+        question (str): what it answers, as a heading; none where the page has one verdict.
+        found (bool): whether there is structure; it gives the box another colour, which only
+            repeats what the sentence says.
+
+    Returns:
+        str: HTML.
+    """
+    above = f"<h2>{escaped(question)}</h2>" if question else ""
+    looks = "verdict found" if found else "verdict"
+    return f'<div class="{looks}">{above}<div>{escaped(sentence)}</div></div>'
 
 
 def section(heading: str, *parts: str) -> str:
@@ -116,6 +137,11 @@ def side_by_side(*parts: str) -> str:
 def note(text: str) -> str:
     """A paragraph of plain text."""
     return f"<p>{escaped(text)}</p>" if text else ""
+
+
+def wrapped(tables: str) -> str:
+    """Tables whose first column holds long names, which may take several lines."""
+    return f'<div class="wrapped">{tables}</div>' if tables else ""
 
 
 def folded(summary: str, body: str) -> str:

@@ -127,4 +127,4 @@ def _page(report: Report) -> str:
         training.components_section(report.components, report.row),
         training.facts_section(report.facts, report.config),
     ]
-    return page.page(report.title, evaluation.statement, sections)
+    return page.page(report.title, page.verdict_box(evaluation.statement), sections)
