@@ -110,7 +110,7 @@ def page(rows: list[dict[str, Any]], title: str, command: str) -> str:
     lines = [
         f"# {title}",
         "",
-        f"`{command}`, {machine.describe()['device']}. {SYMBOLS:,} symbols of each seed; a stream "
+        f"`{command}`, {machine.device_name('cpu')}. {SYMBOLS:,} symbols of each seed; a stream "
         f"counts as structured where any test of either verdict fires at the {LEVEL:.0%} level "
         "after Holm's correction over everything run.",
         "",
@@ -151,7 +151,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help="of each control; default: 200, neural 5")
     parser.add_argument("--neural", type=float, metavar="MINUTES", help="train so long on each")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--log", type=Path, help="rows as JSON lines; those in it are not run again")
+    parser.add_argument(
+        "--log", type=Path, help="rows as JSON lines; those in it are not run again"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     from pyseq.data.streams import NEGATIVE_CONTROLS
@@ -168,7 +170,9 @@ def main() -> int:
     title = "Streams without structure, a model trained on each" if minutes else (
         "Streams without structure"
     )  # fmt: skip
-    command = "python -m benchmarks.analysis_controls" + (f" --neural {minutes:g}" if minutes else "")
+    command = "python -m benchmarks.analysis_controls" + (
+        f" --neural {minutes:g}" if minutes else ""
+    )
     out = arguments.out or DOCS / f"analysis-controls{'-neural' if minutes else ''}.md"
     out.write_text(page(rows, title, command))
     print(out)

@@ -42,12 +42,13 @@ def main() -> int:
         seconds = time.perf_counter() - began
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         text = done.stdout.replace(folder, "").replace(os.sep + "stream.u16", "stream.u16")
-    stages = re.findall(r"^(\S.*): ([\d.,]+) s$", text, flags=re.MULTILINE)
+    found = re.search(r"^seconds: (.*), all", text, flags=re.MULTILINE)
+    stages = re.findall(r"([a-z ]+) ([\d.]+)", found[1] if found else "")
     lines = [
         "# A thousand million symbols" if arguments.symbols == 10**9 else "# Scale",
         "",
         f"`python -m benchmarks.analysis_scale`: `pyseq analyze` on {arguments.symbols:,} uniform "
-        f"symbols (PCG64, seed 0), {arguments.threads} threads, {machine.describe()['device']}.",
+        f"symbols (PCG64, seed 0), {arguments.threads} threads, {machine.device_name('cpu')}.",
         "",
         "| stage | seconds |",
         "|---|---|",

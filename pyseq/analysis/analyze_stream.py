@@ -81,7 +81,7 @@ class Watcher:
         """The number of symbols read has doubled."""
 
     def stage(self, name: str) -> None:
-        """What is done next."""
+        """What is done next: "sample", "online mixture", "predictors", "compressors"."""
 
 
 def analyze_stream(
@@ -125,16 +125,16 @@ def analyze_stream(
     k = alphabet or highest + 1
     law = law or DeclaredLaw(f"uniform over {k:,} symbols", k)
     tests = list(_every_symbol(counts, law))
-    watcher.stage("spectra, lags and bit planes of a sample")
+    watcher.stage("sample")
     sample = _Sample(symbols, k, settings)
     tests += sample.tests
-    watcher.stage("the online mixture predicts")
+    watcher.stage("online mixture")
     online = sample.evidence()
     if online is not None:
         tests += _evidence_tests("online mixture", online.dependence, online.uniform, law)
     for model in learned:
         tests += _evidence_tests(model.name, model.dependence, model.uniform, law)
-    watcher.stage("the predictors of SP 800-90B")
+    watcher.stage("predictors")
     predictions = sample.predictions() if settings.predictors else ([], None, {})
     watcher.stage("compressors")
     compressed = sample.compressed() if settings.compressors else []

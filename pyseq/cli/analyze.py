@@ -71,8 +71,9 @@ def main(arguments: list[str]) -> int:
 
     from pyseq.analysis.analyze_stream import Settings, analyze_stream
     from pyseq.analysis.report.stream import write_stream_report
-    from pyseq.analysis.report.stream_json import write_json
-    from pyseq.cli.analysis_text import AnalysisProgress, print_analysis
+    from pyseq.analysis.stream_json import write_json
+    from pyseq.cli.analysis_progress import AnalysisProgress
+    from pyseq.cli.stream_table import print_analysis
 
     began = time.monotonic()
     if config.threads is not None:
@@ -84,7 +85,7 @@ def main(arguments: list[str]) -> int:
         level=config.level, seed=config.seed, mixture_symbols=config.mixture_symbols,
         predictor_symbols=config.predictor_symbols,
     )  # fmt: skip
-    with AnalysisProgress(console) as watcher:
+    with AnalysisProgress(console, config.level) as watcher:
         analysis = analyze_stream(
             _First(symbols, config.max_samples), alphabet=alphabet, settings=settings,
             law=_law(config, alphabet), learned=learned, facts=facts, entropy_rate=entropy_rate,
@@ -94,8 +95,8 @@ def main(arguments: list[str]) -> int:
     print_analysis(analysis, console)
     write_stream_report(Path(config.report), analysis)
     write_json(Path(config.json), analysis)
-    seconds = time.monotonic() - began
-    print(f"report: {config.report}, data: {config.json} ({seconds:,.1f} seconds)")
+    print(f"{watcher.times}, all {time.monotonic() - began:,.1f}")
+    print(f"report: {config.report}, data: {config.json}")
     return 0
 
 
