@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <limits>
 
 namespace pyseq {
 
@@ -9,6 +10,7 @@ namespace pyseq {
 // likely followers is Krichevsky and Trofimov's; with one it is the Pitman-Yor family, for
 // alphabets of which most symbols are rare.
 constexpr std::array<double, 8> kDiscounts = {0, 0, 0, 0, 0, 0.4, 0.75, 0.92};
-constexpr std::array<double, 8> kPulls = {0, 1.0 / 16, 1, 8, 64, 0.5, 0.5, 0.5};
+constexpr std::array<double, 8> kPulls = {
+    std::numeric_limits<double>::infinity(), 1.0 / 16, 1, 8, 64, 0.5, 0.5, 0.5};
 
 }  // namespace pyseq

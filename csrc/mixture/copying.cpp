@@ -21,8 +21,7 @@ LongMatch::LongMatch(uint32_t fewest)
 
 size_t LongMatch::trust_class() const {
   const size_t length = length_ < 8 ? length_ : std::min<size_t>(kLengths - 1, 6 + length_ / 8);
-  const int wrong = std::popcount(recent_ & 0xFFFF);
-  return length * 4 + std::min(wrong, 3);
+  return length * 4 + std::min(wrong_, 3u);
 }
 
 // The hash of the last symbols once the one before `end` has come.
@@ -64,7 +63,7 @@ uint32_t LongMatch::common_length(const History& history, int64_t end) const {
 void LongMatch::prepare(const History& history) {
   const int64_t size = history.size();
   // A wrong guess moves on to the next symbol, unless they were many.
-  if (place_ != kNowhere && (place_ < history.first() || std::popcount(recent_ & 0xFFFF) > 8)) {
+  if (place_ != kNowhere && (place_ < history.first() || wrong_ > kRecent / 2)) {
     place_ = kNowhere;
   }
   if (size > fewest_ && (place_ == kNowhere || length_ < fewest_)) {
@@ -73,7 +72,7 @@ void LongMatch::prepare(const History& history) {
     if (low != 0 && place > history.first() && place < size) {
       const uint32_t length = common_length(history, place);
       if (length >= fewest_ && (place_ == kNowhere || length > length_)) {
-        if (place != place_) recent_ = 0;
+        if (place != place_) recent_ = wrong_ = 0;
         place_ = place;
         length_ = length;
       }
@@ -90,9 +89,37 @@ void LongMatch::update(const History& history, double mixed) {
     const bool right = history.back(1) == named_;
     trusts_[trust_class()].update(right, mixed);
     length_ = right ? std::min(length_ + 1, kLongest) : 0;
+    wrong_ += right ? 0 : 1;
+    wrong_ -= recent_ >> (kRecent - 1) & 1;
     recent_ = recent_ << 1 | (right ? 0 : 1);
     ++place_;
   }
+}
+
+void PeriodVote::prepare(const History& history, int64_t period) {
+  tried_ = votes_ = 0;
+  if (period == 0) return;
+  std::array<uint16_t, kMostTried> stood;
+  const int64_t reach = history.size() - history.first();
+  while (tried_ < kMostTried && static_cast<int64_t>(tried_ + 1) * period <= reach) {
+    stood[tried_] = history.back(static_cast<int64_t>(tried_ + 1) * period);
+    ++tried_;
+  }
+  for (size_t i = 0; i < tried_ && votes_ < tried_ - i; ++i) {
+    const auto votes =
+        static_cast<size_t>(std::count(stood.begin() + i, stood.begin() + tried_, stood[i]));
+    if (votes <= votes_) continue;
+    votes_ = votes;
+    named_ = stood[i];
+  }
+}
+
+void PeriodVote::update(uint16_t symbol, double mixed) {
+  const bool right = found() && symbol == named_;
+  if (found()) trusts_[votes_ * (kMostTried + 1) + tried_].update(right, mixed);
+  right_ += right ? 1 : 0;
+  right_ -= recent_ >> (kRecent - 1) & 1;
+  recent_ = recent_ << 1 | (right ? 1 : 0);
 }
 
 CopyLags::CopyLags(uint32_t alphabet, uint32_t most_lags)

@@ -44,6 +44,10 @@ class LongMatch {
   bool found() const { return place_ != kNowhere; }
   uint16_t named() const { return named_; }
   const Trust& trust() const { return trusts_[trust_class()]; }
+  // How far back the symbol stands that is named, if several before it agreed, or 0.
+  int64_t distance(const History& history) const {
+    return found() && length_ >= kLongLength ? history.size() - place_ : 0;
+  }
   // After the history has the symbol that came; `mixed` is the probability it was given.
   void update(const History& history, double mixed);
 
@@ -51,6 +55,8 @@ class LongMatch {
   static constexpr int64_t kNowhere = -1;
   static constexpr size_t kFirstPlaces = size_t{1} << 12;
   static constexpr uint32_t kLongest = 32;  // lengths beyond are not told apart
+  static constexpr uint32_t kLongLength = 12;
+  static constexpr uint32_t kRecent = 16;  // guesses that are remembered
   static constexpr size_t kLengths = 12;
 
   size_t trust_class() const;
@@ -66,8 +72,31 @@ class LongMatch {
   int64_t place_ = kNowhere;      // of the symbol that is named
   uint16_t named_ = 0;
   uint32_t length_ = 0;   // symbols that agreed since the last that did not
-  uint32_t recent_ = 0;   // the last guesses, 1 for wrong
+  uint32_t recent_ = 0;  // the last guesses, 1 for wrong
+  uint32_t wrong_ = 0;   // of them
   std::array<Trust, kLengths * 4> trusts_{};
+};
+
+// The most frequent symbol among those 1, 2, ... 8 periods back, for a period that others found.
+class PeriodVote {
+ public:
+  void prepare(const History& history, int64_t period);
+  bool found() const { return tried_ > 0; }
+  uint16_t named() const { return named_; }
+  const Trust& trust() const { return trusts_[votes_ * (kMostTried + 1) + tried_]; }
+  void update(uint16_t symbol, double mixed);
+  // Whether another period should be tried.
+  bool fails() const { return right_ < kFewestRight; }
+
+ private:
+  static constexpr size_t kMostTried = 8;
+  static constexpr uint32_t kRecent = 32;       // guesses that are remembered
+  static constexpr uint32_t kFewestRight = 20;  // of them
+
+  uint16_t named_ = 0;
+  size_t votes_ = 0, tried_ = 0;
+  uint32_t recent_ = 0, right_ = 0;
+  std::array<Trust, (kMostTried + 1) * (kMostTried + 1)> trusts_{};
 };
 
 // One symbol for each value at a lag: the one that followed it last time.
@@ -120,6 +149,10 @@ class CopyLags {
   };
   void evaluate(const History& history, uint32_t symbol, double lower, Trial& trial) const;
   Guess guess(const History& history) const;
+  // The most frequent lag, or 0 if none has much.
+  int64_t best() const {
+    return best_ <= active_ && credit_[best_] > 0.02 * all_credit_ ? best_ : 0;
+  }
   // Before the history has the symbol.
   void update(const History& history, uint32_t symbol, double lower, const Trial& trial);
 
