@@ -1,5 +1,5 @@
-// The Python face of csrc/, with the bindings.cpp of window_loader and mixture: every function the package calls, and
-// nothing that knows PyTorch.
+// The Python face of csrc/, with the bindings.cpp of window_loader and mixture: every function the
+// package calls, and nothing that knows PyTorch.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>

@@ -9,17 +9,13 @@
 
 namespace pyseq {
 
-// One table for one kind of context, say the value at a lag; contexts are 0..C-1.
-template <size_t J>
+// One table for one kind of context, say the value at a lag; contexts are 0..C-1. The stage is a
+// CountStage or a FixedBlend.
+template <typename Stage>
 class ContextCounts {
  public:
-  using Numbers = typename CountStage<J>::Numbers;
-
-  ContextCounts(size_t contexts, uint32_t alphabet, const Numbers& discount, const Numbers& pull)
-      : alphabet_(alphabet),
-        counts_(contexts * alphabet),
-        followers_(contexts),
-        stage_(discount, pull) {}
+  ContextCounts(size_t contexts, uint32_t alphabet, const Stage& stage)
+      : alphabet_(alphabet), counts_(contexts * alphabet), followers_(contexts), stage_(stage) {}
 
   // The context of the symbol to come. Until there is one, `lower` is passed on.
   void prepare(size_t context) {
@@ -46,7 +42,7 @@ class ContextCounts {
   uint32_t alphabet_;
   std::vector<uint32_t> counts_;  // (context, symbol)
   std::vector<Followers> followers_;
-  CountStage<J> stage_;
+  Stage stage_;
   size_t context_ = 0;
   bool ready_ = false;
 };

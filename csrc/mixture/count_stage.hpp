@@ -41,7 +41,7 @@ struct Guess {
 //   (max(c - D, 0) + (theta + D T) lower) / (n + theta)
 //
 // with c the count of the symbol, n the sum of counts and T the number of kinds. A blend with an
-// infinite theta is `lower` alone. Contexts of about the same n and T share their weights,
+// endless theta is `lower` alone. Contexts of about the same n and T share their weights,
 // so that what a context seen once, or one always followed by the same symbol, is worth is learned.
 template <size_t J>
 class CountStage {
@@ -68,21 +68,21 @@ class CountStage {
     kinds_ = seen.kinds;
     current_ = class_of(seen.total, seen.kinds);
     const Pairs& weight = classes_[current_].weight;
-    Pair per_count{}, discounted{};
+    Pair per_count{}, discounted{}, per_lower{};
     for (size_t i = 0; i < J / 2; ++i) {
       inverse_[i] = 1.0 / (total_ + pull_[i]);
       const Pair weighted = weight[i] * inverse_[i];
       per_count += weighted;
       discounted += weighted * discount_[i];
+      back_[i] = (pull_[i] + discount_[i] * kinds_) * inverse_[i];
+      per_lower += weight[i] * back_[i];
     }
     per_count_ = per_count[0] + per_count[1];
     discounted_ = discounted[0] + discounted[1];
-    per_lower_ = 1 - total_ * per_count_ + kinds_ * discounted_;
+    per_lower_ = per_lower[0] + per_lower[1];
   }
 
-  // The probability of a symbol that followed `count` times; never below 0, as discounts are below
-  // 1 and `lower` has more than rounding takes: 1 / 16 of n + theta, n < 2^32, and every blend's
-  // weight is at least half its share.
+  // The probability of a symbol that followed `count` times; a discount is less than any count.
   double probability(uint32_t count, double lower) const {
     if (total_ == 0) return lower;
     const double own = count > 0 ? count * per_count_ - discounted_ : 0.0;
@@ -100,13 +100,12 @@ class CountStage {
   // Learn from the symbol that came; `mixed` is what `probability` said.
   void update(uint32_t count, double lower, double mixed) {
     if (total_ == 0) return;
-    // The formula above, less `lower`, times n + theta: c - n lower + D (T lower - [c > 0]).
-    const double gain = count - total_ * lower;
-    const double per_discount = kinds_ * lower - (count > 0 ? 1 : 0);
     Weights& learned = classes_[current_];
+    const double seen = count > 0 ? 1 : 0;
     const double kept = (1 - learned.share) / mixed;
     for (size_t i = 0; i < J / 2; ++i) {
-      const Pair said = lower + inverse_[i] * (gain + discount_[i] * per_discount);
+      const Pair own = seen * inverse_[i] * (count - discount_[i]);
+      const Pair said = own + back_[i] * lower;
       learned.weight[i] = learned.weight[i] * said * kept + learned.share * prior_[i];
     }
     ++learned.updates;
@@ -160,7 +159,7 @@ class CountStage {
   // Of the context that was looked at last.
   double total_ = 0, kinds_ = 0;
   size_t current_ = 0;
-  Pairs inverse_{};
+  Pairs inverse_{}, back_{};
   double per_count_ = 0, discounted_ = 0, per_lower_ = 1;
 };
 

@@ -10,7 +10,7 @@ namespace pyseq {
 
 namespace {
 
-constexpr uint32_t kFullCounts = 256;  // the largest alphabet whose lags are counted in full
+constexpr uint32_t kFullCounts = 256;      // the largest alphabet whose lags are counted in full
 constexpr uint32_t kWithDifferences = 17;  // below, order 1 says what differences could
 constexpr uint32_t kWithSecondDifferences = 257;
 constexpr uint32_t kMostCopyLags = 1024;
@@ -27,10 +27,11 @@ uint32_t fewest_matched(uint32_t alphabet) {
   return static_cast<uint32_t>((32 + bits - 1) / bits);
 }
 
-// What somebody who names one symbol, or none now, makes of `lower`.
+// What somebody who names one symbol, or none now, makes of others' probabilities.
 template <typename Naming>
-double trusting(const Naming& naming, uint32_t symbol, double lower) {
-  return naming.found() ? naming.trust().probability(naming.named() == symbol, lower) : lower;
+double trusting(const Naming& naming, uint32_t symbol, const Fallback& else_) {
+  if (!naming.found()) return else_.lower;
+  return naming.trust().probability(naming.named() == symbol, else_);
 }
 
 }  // namespace
@@ -42,24 +43,25 @@ Mixture::Mixture(uint32_t alphabet)
       match_(fewest_matched(alphabet)) {
   if (alphabet <= DenseOrders::kMostSymbols) {
     dense_orders_.emplace(alphabet);
+    few_counts_.assign(kLagCount, {alphabet, alphabet, FixedBlend(alphabet / 2.0)});
   } else {
     sparse_orders_.emplace(alphabet);
   }
-  if (alphabet <= kFullCounts) {
-    const std::array<double, 2> pulls = {alphabet / 2.0, 0.5};
-    lag_counts_.assign(kLagCount, {alphabet, alphabet, {0, 0.5}, pulls});
-  } else {
+  if (few_counts_.empty() && alphabet <= kFullCounts) {
+    const CountStage<2> stage({0, 0.5}, {alphabet / 2.0, 0.5});
+    lag_counts_.assign(kLagCount, {alphabet, alphabet, stage});
+  } else if (few_counts_.empty()) {
     successors_.assign(kLagCount, Successors(alphabet));
   }
   if (alphabet >= kWithDifferences) difference_.emplace(alphabet);
   if (alphabet >= kWithSecondDifferences) second_difference_.emplace(alphabet);
 
   names_.push_back("uniform");
-  for (uint32_t order = 0; order <= longest_order(); ++order) {
-    names_.push_back("order " + std::to_string(order));
-  }
+  names_.push_back("order 0");
+  for (const uint32_t order : orders()) names_.push_back("order " + std::to_string(order));
   for (const uint16_t lag : kLags) names_.push_back("lag " + std::to_string(lag));
-  for (const char* name : {"copy", "match", "period", "long period"}) names_.push_back(name);
+  for (const char* name : {"copy", "match", "favourite", "period", "long period"})
+    names_.push_back(name);
   if (difference_) names_.push_back("difference");
   if (second_difference_) names_.push_back("second difference");
 
@@ -68,12 +70,12 @@ Mixture::Mixture(uint32_t alphabet)
   weights_ = prior_;
   weight_sums_.assign(names_.size(), 0.0);
   trial_.probabilities.resize(names_.size());
-  order_guesses_.resize(longest_order());
+  order_guesses_.resize(orders().size());
   prepare();
 }
 
-uint32_t Mixture::longest_order() const {
-  return dense_orders_ ? dense_orders_->longest() : sparse_orders_->longest();
+const std::vector<uint32_t>& Mixture::orders() const {
+  return dense_orders_ ? dense_orders_->orders() : sparse_orders_->orders();
 }
 
 uint32_t Mixture::difference_to(uint32_t symbol) const {
@@ -94,14 +96,13 @@ void Mixture::prepare() {
   if (sparse_orders_) sparse_orders_->prepare();
   for (size_t i = 0; i < kLagCount && kLags[i] <= history_.size(); ++i) {
     const uint16_t value = history_.back(kLags[i]);
-    if (lag_counts_.empty()) {
-      successors_[i].prepare(value);
-    } else {
-      lag_counts_[i].prepare(value);
-    }
+    if (!few_counts_.empty()) few_counts_[i].prepare(value);
+    if (!lag_counts_.empty()) lag_counts_[i].prepare(value);
+    if (!successors_.empty()) successors_[i].prepare(value);
   }
   copies_.prepare(history_);
   match_.prepare(history_);
+  favourite_.prepare(history_, marginal_.guess().symbol);
   period_.prepare(history_, copies_.best());
   const int64_t distance = match_.distance(history_);
   if (distance != 0 && long_period_.fails()) long_distance_ = distance;
@@ -116,19 +117,22 @@ void Mixture::evaluate(uint32_t symbol, Trial& trial) const {
   marginal_.evaluate(symbol, trial.marginal);
   const double alone = trial.marginal.probability;
   *said++ = alone;
-  const std::span<double> orders(said, longest_order());
-  if (dense_orders_) dense_orders_->evaluate(symbol, alone, orders);
-  if (sparse_orders_) sparse_orders_->evaluate(symbol, alone, trial.strings, orders);
-  said += orders.size();
-  const double longest = orders.empty() ? alone : orders.back();
+  const std::span<double> chain(said, orders().size());
+  if (dense_orders_) dense_orders_->evaluate(symbol, alone, chain);
+  if (sparse_orders_) sparse_orders_->evaluate(symbol, alone, trial.strings, chain);
+  said += chain.size();
+  const double longest = chain.empty() ? alone : chain.back();
 
-  for (const ContextCounts<2>& lag : lag_counts_) *said++ = lag.probability(symbol, alone);
-  for (const Successors& lag : successors_) *said++ = trusting(lag, symbol, alone);
+  for (const auto& lag : few_counts_) *said++ = lag.probability(symbol, alone);
+  for (const auto& lag : lag_counts_) *said++ = lag.probability(symbol, alone);
+  const Fallback unnamed{alone, 1.0 / alphabet_};
+  for (const Successors& lag : successors_) *said++ = trusting(lag, symbol, unnamed);
   copies_.evaluate(history_, symbol, alone, trial.copies);
   *said++ = trial.copies.probability;
-  *said++ = trusting(match_, symbol, longest);
-  *said++ = trusting(period_, symbol, alone);
-  *said++ = trusting(long_period_, symbol, alone);
+  *said++ = trusting(match_, symbol, {longest, 1.0 / alphabet_});
+  *said++ = trusting(favourite_, symbol, unnamed);
+  *said++ = trusting(period_, symbol, unnamed);
+  *said++ = trusting(long_period_, symbol, unnamed);
   if (difference_) {
     difference_->evaluate(difference_to(symbol), trial.difference);
     *said++ = trial.difference.probability;
@@ -139,7 +143,7 @@ void Mixture::evaluate(uint32_t symbol, Trial& trial) const {
   }
   double mixed = 0;
   for (size_t i = 0; i < weights_.size(); ++i) mixed += weights_[i] * trial.probabilities[i];
-  trial.mixed = mixed;
+  trial.mixed = alphabet_ == 1 ? 1.0 : mixed;  // without rounding, where all else would be odd
 }
 
 void Mixture::vote(size_t expert, const Guess& guess) {
@@ -162,9 +166,9 @@ uint16_t Mixture::guess() {
   const auto heard = [this, &expert] { return weights_[expert] > kLeastWeightOfVote; };
   const auto vote_of = [&](const auto& naming, const Guess& lower) {
     if (heard()) {
-      const double trust = naming.found() ? naming.trust().value() : 0;
-      vote(expert, {lower.symbol, (1 - trust) * lower.mass});
-      if (naming.found()) vote(expert, {naming.named(), trust});
+      const double passed_on = naming.found() ? naming.trust().of_lower() : 1;
+      vote(expert, {lower.symbol, passed_on * lower.mass});
+      if (naming.found()) vote(expert, {naming.named(), naming.trust().value()});
     }
     ++expert;
   };
@@ -175,14 +179,17 @@ uint16_t Mixture::guess() {
     if (heard()) vote(expert, order);
     ++expert;
   }
-  for (const ContextCounts<2>& lag : lag_counts_) {
+  const auto counted = [&](const auto& lag) {
     if (heard()) vote(expert, lag.guess(alone));
     ++expert;
-  }
+  };
+  std::for_each(few_counts_.begin(), few_counts_.end(), counted);
+  std::for_each(lag_counts_.begin(), lag_counts_.end(), counted);
   for (const Successors& lag : successors_) vote_of(lag, alone);
   if (heard()) vote(expert, copies_.guess(history_));
   ++expert;
   vote_of(match_, order_guesses_.empty() ? alone : order_guesses_.back());
+  vote_of(favourite_, alone);
   vote_of(period_, alone);
   vote_of(long_period_, alone);
   const uint32_t last = history_.size() > 0 ? history_.back(1) : 0;
@@ -205,17 +212,21 @@ uint16_t Mixture::guess() {
 void Mixture::update(uint32_t symbol, const Trial& trial) {
   const double* said = trial.probabilities.data() + 1;
   const double alone = *said++;
-  const std::span<const double> orders(said, longest_order());
-  if (dense_orders_) dense_orders_->update(symbol, alone, orders);
-  if (sparse_orders_) sparse_orders_->update(symbol, alone, trial.strings, orders);
-  said += orders.size();
+  const std::span<const double> chain(said, orders().size());
+  if (dense_orders_) dense_orders_->update(symbol, alone, chain);
+  if (sparse_orders_) sparse_orders_->update(symbol, alone, trial.strings, chain);
+  said += chain.size();
+  const double longest = chain.empty() ? alone : chain.back();
   const auto narrow = static_cast<uint16_t>(symbol);
-  for (ContextCounts<2>& lag : lag_counts_) lag.update(symbol, alone, *said++);
-  for (Successors& lag : successors_) lag.update(narrow, *said++);
+  const Fallback unnamed{alone, 1.0 / alphabet_};
+  for (auto& lag : few_counts_) lag.update(symbol, alone, *said++);
+  for (auto& lag : lag_counts_) lag.update(symbol, alone, *said++);
+  for (Successors& lag : successors_) lag.update(narrow, unnamed, *said++);
   copies_.update(history_, symbol, alone, trial.copies);
   const double matched = *++said;
-  period_.update(narrow, *++said);
-  long_period_.update(narrow, *++said);
+  favourite_.update(narrow, unnamed, *++said);
+  period_.update(narrow, unnamed, *++said);
+  long_period_.update(narrow, unnamed, *++said);
   if (difference_) difference_->update(difference_to(symbol), trial.difference);
   if (second_difference_) {
     second_difference_->update(second_difference_to(symbol), trial.second_difference);
@@ -224,7 +235,7 @@ void Mixture::update(uint32_t symbol, const Trial& trial) {
   reweigh(weights_, trial.probabilities, trial.mixed, prior_, share_at(history_.size()));
   for (size_t i = 0; i < weights_.size(); ++i) weight_sums_[i] += weights_[i];
   history_.push(narrow);
-  match_.update(history_, matched);
+  match_.update(history_, {longest, 1.0 / alphabet_}, matched);
 }
 
 void Mixture::score(std::span<const uint16_t> symbols, std::span<double> bits,

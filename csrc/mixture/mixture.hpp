@@ -10,6 +10,7 @@
 #include "mixture/context_counts.hpp"
 #include "mixture/copying.hpp"
 #include "mixture/count_stage.hpp"
+#include "mixture/fixed_blend.hpp"
 #include "mixture/history.hpp"
 #include "mixture/marginal.hpp"
 #include "mixture/orders.hpp"
@@ -56,17 +57,19 @@ class Mixture {
   void update(uint32_t symbol, const Trial& trial);
   uint32_t difference_to(uint32_t symbol) const;
   uint32_t second_difference_to(uint32_t symbol) const;
-  uint32_t longest_order() const;
+  const std::vector<uint32_t>& orders() const;
 
   uint32_t alphabet_;
   History history_;
   Marginal marginal_;
   std::optional<DenseOrders> dense_orders_;  // for small alphabets, else
   std::optional<SparseOrders> sparse_orders_;
-  std::vector<ContextCounts<2>> lag_counts_;  // for alphabets up to 256, else
+  std::vector<ContextCounts<FixedBlend>> few_counts_;     // of lags, for small alphabets,
+  std::vector<ContextCounts<CountStage<2>>> lag_counts_;  // for those up to 256, else
   std::vector<Successors> successors_;
   CopyLags copies_;
   LongMatch match_;
+  Favourite favourite_;
   PeriodVote period_, long_period_;
   int64_t long_distance_ = 0;
   std::optional<Marginal> difference_, second_difference_;

@@ -1,7 +1,6 @@
 #include "mixture/orders.hpp"
 
 #include <bit>
-#include <limits>
 
 #include "mixture/blends.hpp"
 
@@ -11,7 +10,6 @@ namespace {
 
 constexpr uint32_t kTableBits = 16;               // contexts of the longest order of a table
 constexpr size_t kMostStrings = size_t{1} << 23;  // places for them, 256 MiB
-constexpr double kInfinite = std::numeric_limits<double>::infinity();
 
 // Contexts should recur; strings of text up to some 6 bytes do.
 uint32_t longest_order(uint32_t alphabet) { return alphabet <= 256 ? 6 : 3; }
@@ -21,17 +19,18 @@ uint32_t longest_order(uint32_t alphabet) { return alphabet <= 256 ? 6 : 3; }
 DenseOrders::DenseOrders(uint32_t alphabet)
     : bits_(alphabet <= 2 ? 1 : static_cast<uint32_t>(std::bit_width(alphabet - 1))) {
   const double symbols = alphabet;
-  for (uint32_t bits = bits_; bits <= kTableBits; bits += bits_) {
-    tables_.emplace_back(size_t{1} << bits, alphabet, std::array<double, 4>{},
-                         std::array<double, 4>{kInfinite, 0.125, symbols / 2, symbols * 4});
+  const CountStage<4> stage({}, {kEndless, 0.125, symbols / 2, symbols * 4});
+  for (uint32_t order = 1; order * bits_ <= kTableBits; order += order < 8 ? 1 : 2) {
+    orders_.push_back(order);
+    tables_.emplace_back(size_t{1} << order * bits_, alphabet, stage);
   }
 }
 
 void DenseOrders::prepare(const History& history) {
   if (history.size() == 0) return;
   code_ = code_ << bits_ | history.back(1);
-  for (uint32_t order = 1; order <= longest() && order <= history.size(); ++order) {
-    tables_[order - 1].prepare(code_ & ((uint64_t{1} << order * bits_) - 1));
+  for (size_t i = 0; i < tables_.size() && orders_[i] <= history.size(); ++i) {
+    tables_[i].prepare(code_ & ((uint64_t{1} << orders_[i] * bits_) - 1));
   }
 }
 
@@ -58,7 +57,9 @@ void DenseOrders::update(uint32_t symbol, double lower, std::span<const double> 
 }
 
 SparseOrders::SparseOrders(uint32_t alphabet)
-    : trie_(kMostStrings), stages_(longest_order(alphabet), {kDiscounts, kPulls}) {}
+    : trie_(kMostStrings), stages_(longest_order(alphabet), CountStage<8>(kDiscounts, kPulls)) {
+  for (uint32_t order = 1; order <= longest(); ++order) orders_.push_back(order);
+}
 
 void SparseOrders::prepare() {
   if (!trie_.has_room(kMostOrders)) grow();

@@ -1,0 +1,1 @@
+"""Predictors of a stream, and what their scores say about its entropy."""
