@@ -13,35 +13,18 @@ size_t fitting(size_t places) { return places / 4 * 3; }
 
 }  // namespace
 
-ContextTrie::ContextTrie(size_t most_places) : nodes_(kFirstPlaces), most_places_(most_places) {}
+ContextTrie::ContextTrie(size_t most_places) : most_places_(most_places) { resize(kFirstPlaces); }
 
-size_t ContextTrie::home(uint32_t parent, uint16_t symbol) const {
-  const uint64_t name = uint64_t{parent} << 16 | symbol;
-  uint64_t mixed = name * 0x9E3779B97F4A7C15u;
-  mixed ^= mixed >> 32;
-  mixed *= 0xD6E8FEB86659FD93u;
-  return mixed >> (65 - std::bit_width(nodes_.size()));
-}
-
-uint32_t ContextTrie::find(uint32_t parent, uint16_t symbol) const {
-  size_t place = home(parent, symbol);
-  while (nodes_[place].id != 0) {
-    if (nodes_[place].parent == parent && nodes_[place].symbol == symbol) {
-      return static_cast<uint32_t>(place);
-    }
-    place = (place + 1) & (nodes_.size() - 1);
-  }
-  return kNone;
-}
-
-void ContextTrie::prefetch(uint32_t parent, uint16_t symbol) const {
-  __builtin_prefetch(&nodes_[home(parent, symbol)]);
+void ContextTrie::resize(size_t places) {
+  nodes_.assign(places, {});
+  mask_ = static_cast<uint32_t>(places - 1);
+  shift_ = 64 - std::bit_width(places - 1);
 }
 
 uint32_t ContextTrie::free_place(uint32_t parent, uint16_t symbol) const {
-  size_t place = home(parent, symbol);
-  while (nodes_[place].id != 0) place = (place + 1) & (nodes_.size() - 1);
-  return static_cast<uint32_t>(place);
+  uint32_t place = home(parent, symbol);
+  while (nodes_[place].id != 0) place = (place + 1) & mask_;
+  return place;
 }
 
 uint32_t ContextTrie::insert(uint32_t parent, uint16_t symbol) {
@@ -61,8 +44,9 @@ bool ContextTrie::has_room(size_t strings) const {
 }
 
 void ContextTrie::grow() {
-  std::vector<ContextNode> before(nodes_.size() * 2);
-  std::swap(before, nodes_);
+  const size_t places = nodes_.size() * 2;
+  const std::vector<ContextNode> before = std::move(nodes_);
+  resize(places);
   for (const ContextNode& node : before) {
     if (node.id != 0) nodes_[free_place(node.parent, node.symbol)] = node;
   }

@@ -7,8 +7,8 @@ namespace pyseq {
 
 namespace {
 
-constexpr int64_t kBlock = 4096;          // symbols between looks at what lags cost
-constexpr int64_t kMostVisitsEach = 24;   // occurrences looked at per symbol, on average
+constexpr int64_t kBlock = 4096;         // symbols between looks at what lags cost
+constexpr int64_t kMostVisitsEach = 24;  // occurrences looked at per symbol, on average
 constexpr uint32_t kFewestLags = 32;
 constexpr uint64_t kFactor = 0x9E3779B97F4A7C15u;
 
@@ -21,8 +21,7 @@ LongMatch::LongMatch(uint32_t fewest)
 
 size_t LongMatch::trust_class() const {
   const size_t length = length_ < 8 ? length_ : std::min<size_t>(kLengths - 1, 6 + length_ / 8);
-  const int wrong = std::popcount(recent_ & 0xFFFF);
-  return length * 4 + std::min(wrong, 3);
+  return length * 4 + std::min(wrong_, 3u);
 }
 
 // The hash of the last symbols once the one before `end` has come.
@@ -33,7 +32,8 @@ uint64_t LongMatch::roll(uint64_t hash, const History& history, int64_t end) con
 }
 
 uint32_t& LongMatch::place_of(uint64_t hash) {
-  return places_[(hash ^ hash >> 32) * 0xD6E8FEB86659FD93u >> (65 - std::bit_width(places_.size()))];
+  return places_[(hash ^ hash >> 32) * 0xD6E8FEB86659FD93u >>
+                 (65 - std::bit_width(places_.size()))];
 }
 
 // Note where the symbols before the last one stood. Those up to the last are noted a step later:
@@ -64,7 +64,7 @@ uint32_t LongMatch::common_length(const History& history, int64_t end) const {
 void LongMatch::prepare(const History& history) {
   const int64_t size = history.size();
   // A wrong guess moves on to the next symbol, unless they were many.
-  if (place_ != kNowhere && (place_ < history.first() || std::popcount(recent_ & 0xFFFF) > 8)) {
+  if (place_ != kNowhere && (place_ < history.first() || wrong_ > kRecent / 2)) {
     place_ = kNowhere;
   }
   if (size > fewest_ && (place_ == kNowhere || length_ < fewest_)) {
@@ -73,7 +73,7 @@ void LongMatch::prepare(const History& history) {
     if (low != 0 && place > history.first() && place < size) {
       const uint32_t length = common_length(history, place);
       if (length >= fewest_ && (place_ == kNowhere || length > length_)) {
-        if (place != place_) recent_ = 0;
+        if (place != place_) recent_ = wrong_ = 0;
         place_ = place;
         length_ = length;
       }
@@ -82,17 +82,45 @@ void LongMatch::prepare(const History& history) {
   if (place_ != kNowhere) named_ = history[place_];
 }
 
-void LongMatch::update(const History& history, double mixed) {
+void LongMatch::update(const History& history, const Fallback& else_, double mixed) {
   remember(history);
   hash_ = roll(hash_, history, history.size());
   __builtin_prefetch(&place_of(hash_));
   if (place_ != kNowhere) {
     const bool right = history.back(1) == named_;
-    trusts_[trust_class()].update(right, mixed);
+    trusts_[trust_class()].update(right, else_, mixed);
     length_ = right ? std::min(length_ + 1, kLongest) : 0;
+    wrong_ += right ? 0 : 1;
+    wrong_ -= recent_ >> (kRecent - 1) & 1;
     recent_ = recent_ << 1 | (right ? 0 : 1);
     ++place_;
   }
+}
+
+void PeriodVote::prepare(const History& history, int64_t period) {
+  tried_ = votes_ = 0;
+  if (period == 0) return;
+  std::array<uint16_t, kMostTried> stood;
+  const int64_t reach = history.size() - history.first();
+  while (tried_ < kMostTried && static_cast<int64_t>(tried_ + 1) * period <= reach) {
+    stood[tried_] = history.back(static_cast<int64_t>(tried_ + 1) * period);
+    ++tried_;
+  }
+  for (size_t i = 0; i < tried_ && votes_ < tried_ - i; ++i) {
+    const auto votes =
+        static_cast<size_t>(std::count(stood.begin() + i, stood.begin() + tried_, stood[i]));
+    if (votes <= votes_) continue;
+    votes_ = votes;
+    named_ = stood[i];
+  }
+}
+
+void PeriodVote::update(uint16_t symbol, const Fallback& else_, double mixed) {
+  const bool right = found() && symbol == named_;
+  if (found()) trusts_[votes_ * (kMostTried + 1) + tried_].update(right, else_, mixed);
+  right_ += right ? 1 : 0;
+  right_ -= recent_ >> (kRecent - 1) & 1;
+  recent_ = recent_ << 1 | (right ? 1 : 0);
 }
 
 CopyLags::CopyLags(uint32_t alphabet, uint32_t most_lags)
@@ -106,8 +134,7 @@ void CopyLags::prepare(const History& history) {
   while (active_ < reach) all_credit_ += credit_[++active_];
 }
 
-void CopyLags::evaluate(const History& history, uint32_t symbol, double lower,
-                        Trial& trial) const {
+void CopyLags::evaluate(const History& history, uint32_t symbol, double lower, Trial& trial) const {
   trial.lags.clear();
   double credit = lower_credit_ * lower;
   const int64_t size = history.size();
@@ -155,9 +182,8 @@ void CopyLags::narrow() {
   all_credit_ = lower_credit_;
   for (uint32_t lag = 1; lag <= active_; ++lag) all_credit_ += credit_[lag];
   if (best_ > window_) {
-    best_ = static_cast<uint32_t>(std::max_element(credit_.begin() + 1,
-                                                   credit_.begin() + 1 + window_) -
-                                  credit_.begin());
+    best_ = static_cast<uint32_t>(
+        std::max_element(credit_.begin() + 1, credit_.begin() + 1 + window_) - credit_.begin());
   }
 }
 

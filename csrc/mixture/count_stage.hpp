@@ -40,41 +40,49 @@ struct Guess {
 //
 //   (max(c - D, 0) + (theta + D T) lower) / (n + theta)
 //
-// with c the count of the symbol, n the sum of counts and T the number of kinds; the first blend
-// is `lower` alone. Contexts of about the same n and T share their weights, so that what a context
-// seen once or a context that was always followed by the same symbol is worth is learned.
+// with c the count of the symbol, n the sum of counts and T the number of kinds. A blend with an
+// endless theta is `lower` alone. Contexts of about the same n and T share their weights,
+// so that what a context seen once, or one always followed by the same symbol, is worth is learned.
 template <size_t J>
 class CountStage {
+  static_assert(J % 2 == 0, "blends are computed in pairs");
+
  public:
   using Numbers = std::array<double, J>;
 
-  // The first of discounts and pulls stands for `lower` alone and is not read.
-  CountStage(const Numbers& discount, const Numbers& pull) : discount_(discount), pull_(pull) {
-    favour_first(prior_);
+  // Discounts below 1, and pulls above 0.
+  CountStage(const Numbers& discount, const Numbers& pull) {
+    Numbers prior;
+    favour_first(prior);
+    for (size_t j = 0; j < J; ++j) {
+      discount_[j / 2][j % 2] = discount[j];
+      pull_[j / 2][j % 2] = pull[j];
+      prior_[j / 2][j % 2] = prior[j];
+    }
   }
 
   // Look at a context before its symbol is known.
   void prepare(const Followers& seen) {
     total_ = seen.total;
-    kinds_ = seen.kinds;
     if (total_ == 0) return;
-    current_ = &weights_of(total_, kinds_);
-    const Numbers& weight = current_->weight;
-    per_count_ = discounted_ = 0;
-    per_lower_ = weight[0];
-    for (size_t j = 1; j < J; ++j) {
-      inverse_[j] = 1.0 / (total_ + pull_[j]);
-      back_[j] = (pull_[j] + discount_[j] * kinds_) * inverse_[j];
+    kinds_ = seen.kinds;
+    current_ = class_of(seen.total, seen.kinds);
+    const Pairs& weight = classes_[current_].weight;
+    Pair per_count{}, discounted{}, per_lower{};
+    for (size_t i = 0; i < J / 2; ++i) {
+      inverse_[i] = 1.0 / (total_ + pull_[i]);
+      const Pair weighted = weight[i] * inverse_[i];
+      per_count += weighted;
+      discounted += weighted * discount_[i];
+      back_[i] = (pull_[i] + discount_[i] * kinds_) * inverse_[i];
+      per_lower += weight[i] * back_[i];
     }
-    for (size_t j = 1; j < J; ++j) {
-      per_count_ += weight[j] * inverse_[j];
-      discounted_ += weight[j] * inverse_[j] * discount_[j];
-      per_lower_ += weight[j] * back_[j];
-    }
+    per_count_ = per_count[0] + per_count[1];
+    discounted_ = discounted[0] + discounted[1];
+    per_lower_ = per_lower[0] + per_lower[1];
   }
 
-  // The probability of a symbol that followed `count` times. Discounts are below 1, so that a
-  // count of 1 or more is never below them.
+  // The probability of a symbol that followed `count` times; a discount is less than any count.
   double probability(uint32_t count, double lower) const {
     if (total_ == 0) return lower;
     const double own = count > 0 ? count * per_count_ - discounted_ : 0.0;
@@ -92,21 +100,28 @@ class CountStage {
   // Learn from the symbol that came; `mixed` is what `probability` said.
   void update(uint32_t count, double lower, double mixed) {
     if (total_ == 0) return;
-    Numbers said;
-    said[0] = lower;
-    for (size_t j = 1; j < J; ++j) {
-      const double own = count > 0 ? (count - discount_[j]) * inverse_[j] : 0.0;
-      said[j] = own + back_[j] * lower;
+    Weights& learned = classes_[current_];
+    const double seen = count > 0 ? 1 : 0;
+    const double kept = (1 - learned.share) / mixed;
+    for (size_t i = 0; i < J / 2; ++i) {
+      const Pair own = seen * inverse_[i] * (count - discount_[i]);
+      const Pair said = own + back_[i] * lower;
+      learned.weight[i] = learned.weight[i] * said * kept + learned.share * prior_[i];
     }
-    reweigh(current_->weight, said, mixed, prior_, share_at(current_->updates++));
+    ++learned.updates;
+    if ((learned.updates & (learned.updates - 1)) == 0) learned.share = share_at(learned.updates);
   }
 
  private:
   static constexpr size_t kTotals = 18;
   static constexpr size_t kKinds = 4;
 
+  typedef double Pair __attribute__((vector_size(2 * sizeof(double))));
+  using Pairs = std::array<Pair, J / 2>;
+
   struct Weights {
-    Numbers weight;
+    Pairs weight{};
+    double share = share_at(0);
     int64_t updates = 0;
     bool used = false;
   };
@@ -123,7 +138,7 @@ class CountStage {
 
   // Weights that were never used start from those of the next smaller total: on symbols that no
   // context predicts, this is learned once and not once for each size.
-  Weights& weights_of(uint32_t total, uint32_t kinds) {
+  size_t class_of(uint32_t total, uint32_t kinds) {
     const size_t row = kinds_class(total, kinds) * kTotals;
     const size_t place = row + total_class(total);
     Weights& found = classes_[place];
@@ -136,15 +151,15 @@ class CountStage {
         break;
       }
     }
-    return found;
+    return place;
   }
 
-  Numbers discount_, pull_, prior_;
+  Pairs discount_{}, pull_{}, prior_{};
   std::array<Weights, kTotals * kKinds> classes_{};
   // Of the context that was looked at last.
-  uint32_t total_ = 0, kinds_ = 0;
-  Weights* current_ = nullptr;
-  Numbers inverse_{}, back_{};
+  double total_ = 0, kinds_ = 0;
+  size_t current_ = 0;
+  Pairs inverse_{}, back_{};
   double per_count_ = 0, discounted_ = 0, per_lower_ = 1;
 };
 

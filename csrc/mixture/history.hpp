@@ -8,7 +8,7 @@
 
 namespace pyseq {
 
-// The last 2^24 symbols at least until then all; memory grows with them.
+// The last 2^24 symbols; memory grows with them.
 class History {
  public:
   static constexpr size_t kMost = size_t{1} << 24;

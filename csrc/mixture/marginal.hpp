@@ -10,17 +10,17 @@
 
 namespace pyseq {
 
-constexpr size_t kMostBits = 16;  // of a symbol
+constexpr size_t kMostDepth = 8;  // of bins, two bits of a symbol each
 
 // What a marginal says of one symbol.
 struct MarginalTrial {
-  std::array<double, kMostBits + 1> at_depth;  // if all symbols of a bin were alike
-  double smooth;                               // the mixture of these
+  std::array<double, kMostDepth + 1> at_depth;  // if all symbols of a bin were alike
+  double smooth;                                // the mixture of these
   uint32_t count;
   double probability;
 };
 
-// Symbols fall into bins of 2^(B-d) neighbours at depth d = 0..B. A bin's two halves are told apart
+// Symbols fall into bins of 4^(D-d) neighbours at depth d = 0..D. A bin's quarters are told apart
 // by the estimate of Krichevsky and Trofimov; below depth d all symbols of a bin are alike. Depths
 // are mixed, the uniform law (d = 0) first, and a stage of plain counts comes on top of it.
 class Marginal {
@@ -35,11 +35,12 @@ class Marginal {
 
  private:
   uint32_t alphabet_;
-  uint32_t bits_;
-  std::vector<uint32_t> counts_;                 // of bins; depth d begins at 2^d
-  std::array<double, kMostBits + 1> ragged_{};   // 1 / symbols of the last bin of each depth
-  std::array<double, kMostBits + 1> regular_{};  // 1 / symbols of the other bins
-  std::array<double, kMostBits + 1> weights_{}, prior_{};
+  uint32_t depth_;                // D
+  std::vector<uint32_t> counts_;  // of bins; those of depth d begin at first_[d]
+  std::array<uint32_t, kMostDepth + 1> first_{};
+  std::array<uint32_t, kMostDepth + 1> last_bin_{};
+  std::array<double, kMostDepth + 1> last_width_{};  // of the alphabet's symbols in the last bin
+  std::array<double, kMostDepth + 1> weights_{}, prior_{};
   int64_t updates_ = 0;
   Followers seen_;
   CountStage<8> stage_;

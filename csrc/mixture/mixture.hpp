@@ -7,12 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "mixture/context_trie.hpp"
+#include "mixture/context_counts.hpp"
 #include "mixture/copying.hpp"
 #include "mixture/count_stage.hpp"
+#include "mixture/fixed_blend.hpp"
 #include "mixture/history.hpp"
-#include "mixture/lag_counts.hpp"
 #include "mixture/marginal.hpp"
+#include "mixture/orders.hpp"
 
 namespace pyseq {
 
@@ -22,6 +23,8 @@ class Mixture {
  public:
   // From 1 to 65,536 symbols.
   explicit Mixture(uint32_t alphabet);
+  Mixture(const Mixture&) = delete;
+  Mixture& operator=(const Mixture&) = delete;
 
   uint32_t alphabet() const { return alphabet_; }
   int64_t size() const { return history_.size(); }
@@ -38,12 +41,10 @@ class Mixture {
   std::span<const double> weight_sums() const { return weight_sums_; }
 
  private:
-  static constexpr size_t kMostOrders = 17;  // 0..16
-
   // What all experts say of one symbol, and what they looked up for it.
   struct Trial {
     MarginalTrial marginal, difference, second_difference;
-    std::array<uint32_t, kMostOrders> places;  // of the context with the symbol, by order
+    SparseOrders::Trial strings;
     CopyLags::Trial copies;
     std::vector<double> probabilities;  // by expert
     double mixed = 0;
@@ -54,27 +55,24 @@ class Mixture {
   void vote(size_t expert, const Guess& guess);
   uint16_t guess();
   void update(uint32_t symbol, const Trial& trial);
-  void update_contexts(uint32_t symbol, const Trial& trial);
-  void grow_contexts();
   uint32_t difference_to(uint32_t symbol) const;
   uint32_t second_difference_to(uint32_t symbol) const;
-  Followers& followers(uint32_t order);
+  const std::vector<uint32_t>& orders() const;
 
   uint32_t alphabet_;
-  uint32_t most_order_;
-  bool has_differences_;
   History history_;
-
   Marginal marginal_;
-  std::optional<Marginal> difference_, second_difference_;
-  ContextTrie trie_;
-  Followers all_;                               // what followed the empty string
-  std::array<uint32_t, kMostOrders> contexts_;  // places of the last 0, 1, ... symbols
-  std::vector<CountStage<8>> stages_;           // of orders 1 and up
-  std::vector<LagCounts> lag_counts_;           // for small alphabets, else
+  std::optional<DenseOrders> dense_orders_;  // for small alphabets, else
+  std::optional<SparseOrders> sparse_orders_;
+  std::vector<ContextCounts<FixedBlend>> few_counts_;     // of lags, for small alphabets,
+  std::vector<ContextCounts<CountStage<2>>> lag_counts_;  // for those up to 256, else
   std::vector<Successors> successors_;
   CopyLags copies_;
   LongMatch match_;
+  Favourite favourite_;
+  PeriodVote period_, long_period_;
+  int64_t long_distance_ = 0;
+  std::optional<Marginal> difference_, second_difference_;
 
   std::vector<std::string> names_;
   std::vector<double> weights_, prior_, weight_sums_;
@@ -84,6 +82,7 @@ class Mixture {
     double mass;
   };
   std::vector<Vote> votes_;
+  std::vector<Guess> order_guesses_;
 };
 
 }  // namespace pyseq

@@ -1,17 +1,19 @@
 // Weights over predictors that follow Bayes' rule and never forget a predictor for good.
 #pragma once
 
-#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 namespace pyseq {
 
-// What is shared out after a weight's t-th update. It falls like 1 / t, so that staying with one
-// predictor costs log2(1 + t / 64) / 16 bits in all (0.9 at t = 1e6, which matters where the code
-// length is evidence) and leaving it for another at time t about log2(16 (t + 64)) bits.
-inline double share_at(int64_t updates) { return 1.0 / (16.0 * (static_cast<double>(updates) + 64)); }
+// What is shared out after a weight's t-th update. It falls like 1 / t, in steps: staying with one
+// predictor costs about log2(1 + t / 64) / 16 bits in all (1 at t = 1e6, which matters where the
+// code length is evidence), leaving it for another at time t about log2(16 (t + 64)) bits.
+inline double share_at(int64_t updates) {
+  return 1.0 / (static_cast<double>(std::bit_floor(static_cast<uint64_t>(updates) + 64)) * 16);
+}
 
 // w <- (1 - share) w p / mixed + share * prior, where mixed is the sum of w p. The sum of w comes
 // out as 1 each time, so that rounding does not add up.
