@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyseq.analysis.intervals import Interval, binomial_interval
-from pyseq.analysis.predictability.runs import chance_of_run, log_chance_of_no_run, likeliest_p
+from pyseq.analysis.predictability.runs import chance_of_run, likeliest_p, log_chance_of_no_run
 from pyseq.errors import BackendUnavailable
 from pyseq.ops import backends
 
@@ -313,9 +313,7 @@ def _checked(who: str, symbols: np.ndarray, alphabet: int, fewest: int) -> np.nd
         what = symbols.dtype if isinstance(symbols, np.ndarray) else type(symbols).__name__
         raise TypeError(f"{who}: symbols is {what}; a numpy array of uint16 fits")
     if symbols.ndim != 1 or symbols.size < fewest:
-        raise ValueError(
-            f"{who}: symbols has shape {symbols.shape}; (N,) with N >= {fewest} fits"
-        )
+        raise ValueError(f"{who}: symbols has shape {symbols.shape}; (N,) with N >= {fewest} fits")
     largest = int(symbols.max())
     if not 1 <= alphabet <= 1 << 16 or largest >= alphabet:
         raise ValueError(
