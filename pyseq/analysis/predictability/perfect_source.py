@@ -53,7 +53,8 @@ def expected_of_perfect(count: int, alphabet: int) -> dict[str, Expectation]:
 
     A predictor guesses each symbol with chance 1 / alphabet, whatever it does, so C is binomial;
     early in a stream of a wide alphabet MultiMMC and LZ78Y have no guess yet, and C is a little
-    less. The largest of the symbols' counts is taken for that of independent binomial counts.
+    less. For more than two symbols the largest count is taken for that of independent Poisson
+    counts, less what their sum varies.
 
     Args:
         count (int): N, symbols of the stream; >= 3.
@@ -75,19 +76,10 @@ def expected_of_perfect(count: int, alphabet: int) -> dict[str, Expectation]:
             continue
         correct = stats.binom(count - first, 1 / alphabet)
         scores = np.arange(correct.ppf(_TAIL), correct.isf(_TAIL) + 1)
-        p = scores / (count - first)
-        bounds = np.minimum(1, p + Z * np.sqrt(p * (1 - p) / (count - first - 1)))
-        bounds[scores == 0] = global_bound(0, count - first)
-        found[name] = _expectation(-np.log2(bounds), correct.pmf(scores))
-    cell = stats.binom(count, 1 / alphabet)
-    counts = np.arange(max(0, cell.ppf(_TAIL) - 1), cell.isf(_TAIL / alphabet) + 1)
-    # P(max <= m) = F(m)^alphabet, with the upper tail of F for the precision.
-    below = np.exp(alphabet * np.log1p(-cell.sf(counts)))
-    p = counts / count
-    bounds = np.minimum(1, p + Z * np.sqrt(p * (1 - p) / (count - 1)))
-    chances = np.diff(below, prepend=0.0)
-    likely = chances > 0  # leaves out a largest count of 0, which cannot be
-    found["most_common_value"] = _expectation(-np.log2(bounds[likely]), chances[likely])
+        bits = _bits_of_counts(np.maximum(scores, 1), count - first)
+        bits[scores == 0] = -math.log2(global_bound(0, count - first))
+        found[name] = _expectation(bits, correct.pmf(scores))
+    found["most_common_value"] = _most_common_value(count, alphabet)
     return found
 
 
@@ -116,6 +108,38 @@ def expected_runs(count: int, alphabet: int) -> list[ExpectedRun]:
         p = likeliest_p(longest + 1, count, CONFIDENCE)
         runs.append(ExpectedRun(longest, chance, abs(math.log2(p))))
     return runs
+
+
+def _most_common_value(count: int, alphabet: int) -> Expectation:
+    from scipy import stats
+
+    if alphabet == 2:
+        most = min(count, math.ceil(count / 2 + 6 * math.sqrt(count) + 1))  # 12 deviations
+        counts = np.arange(math.ceil(count / 2), most + 1)
+        chances = stats.binom(count, 0.5).pmf(counts) * np.where(2 * counts == count, 1, 2)
+        likely = chances > 0
+        return _expectation(_bits_of_counts(counts[likely], count), chances[likely])
+    # Independent Poisson counts less their mean are distributed as the true counts are, as far as
+    # both are normal: so the expected maximum is that of Poisson counts, its variance less.
+    cell = stats.poisson(count / alphabet)
+    # No count of 65,536 is further out but with a chance of less than 1e-20.
+    most = math.ceil(cell.mean() + 12 * cell.std() + 60)
+    least = max(1, math.floor(cell.mean() - 12 * cell.std()))
+    counts = np.arange(least, most + 1)
+    # P(max <= m) = F(m)^alphabet, by the upper tail of F for the precision.
+    with np.errstate(divide="ignore"):  # F(m) may be 0
+        chances = np.diff(np.exp(alphabet * np.log1p(-cell.sf(counts))), prepend=0.0)
+    mean = chances @ counts
+    variance = chances @ (counts - mean) ** 2
+    of_their_mean = count / alphabet**2
+    counts = mean + (counts - mean) * math.sqrt(max(0.0, 1 - of_their_mean / variance))
+    return _expectation(_bits_of_counts(np.clip(counts, 1, count), count), chances)
+
+
+def _bits_of_counts(counts: np.ndarray, count: int) -> np.ndarray:
+    """-log2 of NIST's upper bounds on the shares of `counts`, all above 0, in `count`."""
+    p = counts / count
+    return -np.log2(np.minimum(1, p + Z * np.sqrt(p * (1 - p) / (count - 1))))
 
 
 def _check(who: str, count: int, alphabet: int) -> None:

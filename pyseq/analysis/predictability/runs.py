@@ -48,8 +48,10 @@ def likeliest_p(length: int, trials: int, confidence: float) -> float:
         confidence (float): chance that there is no such run, in (0, 1).
 
     Returns:
-        float: in (0, 1].
+        float: in (0, 1]; 1 if the run is longer than the trials.
     """
+    if length > trials:
+        return 1.0
     target = math.log(confidence)
     low, high = 0.0, 1.0
     while True:  # until no number lies between
