@@ -206,9 +206,9 @@ def _all_guesses(analysis: StreamAnalysis) -> list[str]:
         wrapped(table(head, rows)),
         note(
             "The four predictors of NIST SP 800-90B guess every next symbol from those before. "
-            "Bound: -log2 of the upper 99 % end of the share of right guesses; it stays below the "
-            "alphabet's log2 even for a perfect source (independent symbols, all equally likely) "
-            "of this length, whose expected bound stands beside it, with what 95 % of such "
+            "Bound: -log2 of the upper 99 % end of the share of right guesses; on average it lies "
+            "below the alphabet's log2 even for a perfect source (independent symbols, all equally "
+            "likely) of this length, whose expected bound stands beside it, with what 95 % of such "
             "sources get. Elsewhere in brackets: exact 95 % intervals for independent guesses."
         ),
         *map(note, full),
