@@ -65,8 +65,10 @@ Mixture::Mixture(uint32_t alphabet)
   if (difference_) names_.push_back("difference");
   if (second_difference_) names_.push_back("second difference");
 
-  prior_.resize(names_.size());
-  favour_first(prior_);
+  // Those that have nothing of their own to say repeat order 0, which therefore comes before them.
+  prior_.assign(names_.size(), 0.25 / static_cast<double>(names_.size() - 2));
+  prior_[0] = 0.5;
+  prior_[1] = 0.25;
   weights_ = prior_;
   weight_sums_.assign(names_.size(), 0.0);
   trial_.probabilities.resize(names_.size());

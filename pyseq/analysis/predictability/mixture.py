@@ -23,13 +23,14 @@ The experts, each a distribution over the whole alphabet:
   than 256 symbols.
 
 Experts are mixed by Bayes' rule with a small share that goes back to the prior (1/2 for "uniform",
-equal parts for the E - 1 others). With a share of 1 / (16 * 2^floor(log2(t + 64))) after t symbols,
+1/4 for "order 0", which others repeat while they have nothing to say, and equal parts for the E - 2
+others). With a share of 1 / (16 * 2^floor(log2(t + 64))) after t symbols,
 N symbols cost at most
 
     log2(1 / prior) + log2(1 + N / 64) / 8 + 0.01
 
 bits more than any one expert, so at most 1.01 + log2(1 + N / 64) / 8 (2.8 at N = 10^6) more than
-the uniform law; each change to another expert at time t adds at most log2(32 (t + 64) (E - 1)).
+the uniform law; each change to another expert at time t adds at most log2(64 (t + 64) (E - 2)).
 
 Memory: the table of contexts grows with the strings that recur, up to 256 MiB (384 MiB while it
 grows), after which no context is added; history and places of matches take up to 96 MiB.

@@ -168,6 +168,12 @@ def test_uniform_symbols_are_said_to_be_uniform():
     assert sum(weights.values()) == pytest.approx(1)
 
 
+def test_independent_symbols_are_said_to_be_of_order_0():
+    values = np.rint(np.random.default_rng(1).normal(2000, 300, 100_000)).clip(0, 4095)
+    weights = mixture_scores(values.astype(np.uint16), 4096).weights
+    assert weights["order 0"] > 0.8
+
+
 # Half the symbols learn, the other half are compared with the entropy rate. 5 standard errors of
 # the mean of the surprise, 0.05 bits at most, are allowed below it.
 @pytest.mark.parametrize(
