@@ -17,8 +17,7 @@ constexpr uint32_t kMostCopyLags = 1024;
 constexpr double kLeastWeightOfVote = 1e-2;
 
 // The first is 2: order 1 has lag 1.
-constexpr uint16_t kLags[] = {2,  3,  4,  5,  6,  7,  8,  9,  10, 11,  12,
-                              13, 14, 15, 16, 24, 32, 48, 64, 96, 128, 256};
+constexpr uint16_t kLags[] = {2, 3, 4, 5, 6, 7, 8, 12, 16, 32, 64};
 constexpr size_t kLagCount = std::size(kLags);
 
 // Symbols that agree by chance once in 2^32 places.

@@ -49,7 +49,7 @@ class AnalysisProgress(Watcher):
         self._console.print(
             f"{line.symbols:>15,} symbols: {so_far}; smallest p "
             f"{p_value_text(line.smallest.p_value)} ({line.smallest.name})",
-            highlight=False, markup=False,
+            highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
 
     def stage(self, name: str) -> None:

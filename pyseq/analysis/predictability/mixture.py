@@ -12,8 +12,8 @@ The experts, each a distribution over the whole alphabet:
 - "order 1" and up, each an interpolation of its counts with the next shorter order: for up to 16
   symbols all contexts of 16 bits (order 16 for 2 symbols, 4 for 16), up to order 6 for up to 256
   symbols and order 3 beyond, where contexts that recur are kept in a table;
-- "lag L", the value at a lag of 2..16, 24, 32, 48, 64, 96, 128 or 256: counts of all pairs for up
-  to 256 symbols, the last successor of each value beyond;
+- "lag L", the value at a lag of 2..8, 12, 16, 32 or 64: counts of all pairs for up to 256
+  symbols, the last successor of each value beyond;
 - "copy", the symbol at one of the last 1,024 places (32 for 2 symbols, 256 for 16, and fewer, down
   to 32, once symbols turn out to stand at many of them);
 - "match", what followed the last occurrence of the last 32 bits or more of symbols;

@@ -24,6 +24,8 @@ from pyseq.analysis.stream_analysis import CodeLength
 FIRST_LOOK = 1 << 16  # symbols that decide the bins, and count as no evidence
 _SHARE_LOOKED_AT = 8  # of a short stream, one in so many
 _BINS = (2, 16, 256)
+_FEWEST_IN_BLOCK = 256  # symbols that the bootstrap keeps together
+_MOST_BLOCKS = 512
 _LN2 = float(np.log(2))
 
 
@@ -63,8 +65,6 @@ def evidence_views(first: NDArray[np.uint16], alphabet: int) -> list[View]:
     if first.size:
         counts = np.bincount(first, minlength=SYMBOLS)
         views += [quantile_bins(counts, bins) for bins in _BINS if bins < alphabet]
-    if alphabet > 2:
-        views.append(low_bits(1))
     if alphabet > MOST_CLASSES:
         views.append(low_bits(8))
     # Few symbols may make the same bins of two kinds.
@@ -88,6 +88,7 @@ def online_evidence(
     """
     skipped = min(FIRST_LOOK, symbols.size // _SHARE_LOOKED_AT) if alphabet > 2 else 0
     views = evidence_views(symbols[:skipped], alphabet)
+    block = _block(symbols.size)
     paths, shown = [], []
     for view in views:
         classes = view.table[symbols]
@@ -97,14 +98,16 @@ def online_evidence(
         path = log_e_against_independence(log_q, judged, view.classes)
         null = f"independent draws of one unknown law, {view.name}"
         gains = log_q - _log_frequency(judged, view.classes)
-        shown.append((view, conclude(path, null, gains, level=level, seed=seed)))
+        shown.append((view, conclude(path, null, gains, level=level, block=block, seed=seed)))
         paths.append(path)
     mean = average(paths)
     scores = mixture_scores(symbols, alphabet)
     return OnlineEvidence(
-        conclude(mean, "independent draws of one unknown law", level=level, seed=seed),
+        conclude(mean, "independent draws of one unknown law", level=level, block=block, seed=seed),
         shown,
-        evidence_against_law(-_LN2 * scores.bits, symbols, alphabet, level=level, seed=seed),
+        evidence_against_law(
+            -_LN2 * scores.bits, symbols, alphabet, level=level, block=block, seed=seed
+        ),
         code_length(scores, symbols, alphabet, seed=seed),
         skipped,
     )
@@ -121,15 +124,15 @@ def code_length(
         alphabet (int): k.
         seed (int): of the bootstrap.
     """
-    half = symbols.size // 2
+    half, block = symbols.size // 2, _block(symbols.size)
     share = np.bincount(symbols, minlength=alphabet) / symbols.size
     share = share[share > 0]
     accuracy = binomial_interval(int(scores.hits.sum()), symbols.size)
     return CodeLength(
         "online mixture of count models",
         int(symbols.size),
-        block_bootstrap(scores.bits, block=256, seed=seed),
-        block_bootstrap(scores.bits[half:], block=256, seed=seed),
+        block_bootstrap(scores.bits, block=block, seed=seed),
+        block_bootstrap(scores.bits[half:], block=block, seed=seed),
         float(np.log2(alphabet)),
         float(0.0 - (share * np.log2(share)).sum()),
         accuracy,
@@ -137,6 +140,10 @@ def code_length(
         scores.weights,
         alphabet,
     )
+
+
+def _block(symbols: int) -> int:
+    return max(_FEWEST_IN_BLOCK, symbols // _MOST_BLOCKS)
 
 
 def surprise_of(accuracy: Interval) -> Interval:
