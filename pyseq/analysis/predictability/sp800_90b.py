@@ -125,9 +125,9 @@ def predict_all(
     """What the four predictors score on a stream.
 
     Time is linear in N. Up to 256 symbols MultiMMC takes at most some 200 MiB, and LZ78Y at most
-    some 800, which wants each of its 65,536 contexts followed by every symbol; random bytes took
-    under 10. Above, each of the two takes some 90 bytes per symbol where nothing repeats and some
-    500 where all does, but no more than `memory`; `full_at` tells if that was too little.
+    some 800, which wants each of its 65,536 contexts followed by every symbol. Above, each of the
+    two takes some 90 bytes per symbol where nothing repeats and some 500 where all does, but no
+    more than `memory`; `full_at` tells if that was too little.
 
     Args:
         symbols (array (N,), uint16): the stream; N >= 3. It must not change meanwhile.
