@@ -19,10 +19,10 @@ int64_t ContextTree::visit(int64_t position, Guesses& guesses) {
       add_leaf(place, position, length);
       return length - 1;
     }
-    if ((*place & 1) == 1 && !expand(*place, length)) {
-      return guess_by_leaf(leaf(*place), position, length, guesses);
-    }
-    const uint64_t context = *place >> 1;
+    const Node found = *place;
+    // Expanding moves nodes, and `place` no longer holds.
+    const uint64_t context = (found & 1) == 0 ? found >> 1 : expand(*place, length);
+    if (context == 0) return guess_by_leaf(leaf(found), position, length, guesses);
     guesses[length - 1] = followers_.best(context);
     if (followers_.count(context, symbol, may_add(length))) ++pairs_[length];
     if (length == longest) return length;
@@ -44,17 +44,18 @@ void ContextTree::add_leaf(Node* place, int64_t position, int64_t length) {
   if (place != nullptr && deepest >= length) *place = node({position, deepest});
 }
 
-// Makes a leaf a context of its own with one leaf below it; false if there is no memory.
-bool ContextTree::expand(Node& place, int64_t length) {
+// Makes a leaf a context of its own with one leaf below it; its number, 0 if there is no memory.
+uint64_t ContextTree::expand(Node& place, int64_t length) {
   const Leaf known = leaf(place);
   const uint64_t context = followers_.add_context(symbols_[known.position]);
-  if (context == 0) return false;
+  if (context == 0) return 0;
   place = context << 1;
-  if (length == known.longest) return true;
-  const uint64_t key = context << 16 | symbols_[known.position - length - 1];
-  Node* const child = children_.find_or_insert(key);
-  if (child != nullptr) *child = node(known);
-  return true;
+  if (length < known.longest) {
+    const uint64_t key = context << 16 | symbols_[known.position - length - 1];
+    Node* const child = children_.find_or_insert(key);
+    if (child != nullptr) *child = node(known);
+  }
+  return context;
 }
 
 int64_t ContextTree::guess_by_leaf(Leaf known, int64_t position, int64_t length,

@@ -48,7 +48,7 @@ class ContextTree {
   }
 
   void add_leaf(Node* place, int64_t position, int64_t length);
-  bool expand(Node& place, int64_t length);
+  uint64_t expand(Node& place, int64_t length);
   int64_t guess_by_leaf(Leaf known, int64_t position, int64_t length, Guesses& guesses) const;
   static int64_t longest_at(int64_t position) { return std::min(position, kLongestContext); }
   bool may_add(int64_t length) const { return pairs_[length] < most_pairs_; }

@@ -137,9 +137,9 @@ def _most_common_value(count: int, alphabet: int) -> Expectation:
 
 
 def _bits_of_counts(counts: np.ndarray, count: int) -> np.ndarray:
-    """-log2 of NIST's upper bounds on the shares of `counts`, all above 0, in `count`."""
+    """-log2, never -0, of NIST's bounds on the shares of `counts`, all above 0, in `count`."""
     p = counts / count
-    return -np.log2(np.minimum(1, p + Z * np.sqrt(p * (1 - p) / (count - 1))))
+    return np.abs(np.log2(np.minimum(1, p + Z * np.sqrt(p * (1 - p) / (count - 1)))))
 
 
 def _check(who: str, count: int, alphabet: int) -> None:

@@ -124,10 +124,10 @@ def predict_all(
 ) -> list[Prediction]:
     """What the four predictors score on a stream.
 
-    Time is linear in N. Up to 256 symbols MultiMMC and LZ78Y need at most about 150 MiB, and LZ78Y
-    up to 1 GiB more if each of its contexts is followed by every symbol. Above, each of the two
-    takes what it needs, some 70 bytes per symbol where nothing repeats and up to some 500 where all
-    does, but no more than `memory`; `full_at` tells if that was too little.
+    Time is linear in N. Up to 256 symbols MultiMMC takes at most some 200 MiB, and LZ78Y at most
+    some 800, which wants each of its 65,536 contexts followed by every symbol. Above, each of the
+    two takes some 90 bytes per symbol where nothing repeats and some 500 where all does, but no
+    more than `memory`; `full_at` tells if that was too little.
 
     Args:
         symbols (array (N,), uint16): the stream; N >= 3. It must not change meanwhile.
