@@ -12,7 +12,7 @@ from pyseq.analysis.predictability import sp800_90b
 from pyseq.analysis.predictability.evidence import Evidence
 from pyseq.analysis.predictability.learned_evidence import LearnedEvidence
 from pyseq.analysis.predictability.online_evidence import OnlineEvidence, online_evidence
-from pyseq.analysis.predictability.perfect_source import expected_of_perfect
+from pyseq.analysis.predictability.perfect_source import expected_of_perfect, expected_runs
 from pyseq.analysis.randomness import lag_information, linear, pictures, spectrum
 from pyseq.analysis.randomness.compression import SAMPLE as COMPRESSED
 from pyseq.analysis.randomness.compression import compressed_sizes
@@ -261,7 +261,8 @@ class _Sample:
         except ValueError as refusal:
             self.left_out.append(("predictors of SP 800-90B", str(refusal)))
             return [], None, {}
-        return found, common, expected_of_perfect(sample.size, self.alphabet)
+        expected: dict[str, object] = dict(expected_of_perfect(sample.size, self.alphabet))
+        return found, common, expected | {"runs": expected_runs(sample.size, self.alphabet)}
 
     def compressed(self):
         sample = self.symbols[:COMPRESSED]

@@ -30,7 +30,7 @@ PUBLIC_MODULES = ("pyseq", "pyseq.ops", "pyseq.nn", "pyseq.data", "pyseq.models"
 WITH_EXAMPLES = [p for p in sorted((ROOT / "pyseq").rglob("*.py")) if ">>> " in p.read_text()]
 SHARED_BY_OPS = {"__init__", "attention", "backends", "checks", "precision", "registration"}
 # What the native kernels share, a ceiling for benchmarks, predictors, and the loader's threads.
-NO_OPS = {"cpu", "peak", "predictors", "window_loader"}
+NO_OPS = {"cpu", "mixture", "peak", "predictors", "randomness", "window_loader"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 

@@ -54,6 +54,7 @@ class Look:
         base (float): where the stems stand, and a fine line is drawn.
         factor (float): what the values are multiplied by, such as 100 for percent.
         may_be_logarithmic (bool): whether values far beyond the band make the y axis logarithmic.
+        doublings (bool): whether the x axis is logarithmic, by doublings.
     """
 
     x: str
@@ -63,6 +64,7 @@ class Look:
     base: float = 0.0
     factor: float = 1.0
     may_be_logarithmic: bool = False
+    doublings: bool = False
 
 
 LOOKS: Mapping[str, Look] = {
@@ -77,7 +79,9 @@ LOOKS: Mapping[str, Look] = {
         may_be_logarithmic=True,
     ),
     "autocorrelation": Look("distance (lag), symbols", "correlation, from -1 to 1", "stems"),
-    "lag_information": Look("distance (lag), symbols", "mutual information, bits", "stems"),
+    "lag_information": Look(
+        "distance (lag), symbols", "mutual information, bits", "stems", doublings=True
+    ),
     "histogram": Look(
         "symbol",
         "count / expected count",
@@ -214,6 +218,9 @@ def _draw(axes: Axes, band: Band, look: Look, most: int) -> None:
         y.max() > _MUCH * np.max(high, initial=0, where=np.isfinite(high)) > 0
     )
     base = look.base
+    if look.doublings:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

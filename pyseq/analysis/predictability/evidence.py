@@ -53,7 +53,8 @@ class Evidence:
         first_exceeds (int | None): symbols after which E first was at least 1 / level.
         p_value (float): min(1, 1 / largest E), valid at any time; 0 where it is below 1e-323.
         path (tuple of (M,) int64 and (M,) float64): symbols seen, from 0, and log10 of E after
-            them; M <= 1000 points, evenly spread, the last and the largest among them.
+            them; M <= 1000 points, half of them evenly spread, half by equal factors, the last and
+            the largest among them.
         saved_bits (Interval): bits per symbol that the predictor saves against the null's code, for
             independent draws the shortest one in hindsight; mean with a 95 % interval by blocks.
     """
@@ -297,8 +298,11 @@ def conclude(
 def _thinned(path: np.ndarray, top: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """At most MOST_POINTS of a path, from E = 1 before the first symbol; `top` is kept."""
     count = path.size
-    even = np.linspace(0, count, min(count + 1, MOST_POINTS - 1)).round().astype(np.int64)
-    seen = np.union1d(even, [top + 1])
+    # Half of them evenly, half by equal factors: the page's axis is logarithmic.
+    half = min(count + 1, MOST_POINTS // 2 - 1)
+    even = np.linspace(0, count, half).round().astype(np.int64)
+    factors = np.geomspace(1, count, half).round().astype(np.int64)
+    seen = np.union1d(np.union1d(even, factors), [top + 1])
     return seen, np.append(0.0, path)[seen] / math.log(10)
 
 

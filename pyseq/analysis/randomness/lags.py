@@ -155,18 +155,20 @@ def _pair_tests(counts: PassCounts) -> Iterator[TestResult]:
                 f"the {before} byte tells of the next symbol's {after} byte",
             )  # fmt: skip
     pairs = bit_pairs(counts.pairs)
-    tested = [(p, words) for p, words in pairs if p is not None]
+    tested = [(p, bits) for p, bits in pairs if p is not None]
     if tested:
-        words = min(tested)[1]
+        first, second = min(tested)[1]
         yield _result(
-            counts, "pairs of bits of neighbours", any_of([p for p, _ in tested]), words,
-            f"count of ones, Bonferroni over {len(tested)} pairs", words,
+            counts, "pairs of bits of neighbours", any_of([p for p, _ in tested]),
+            f"bit {first} and bit {second} of the next symbol",
+            f"count of ones, Bonferroni over {len(tested)} pairs",
+            f"bit {first} tells of bit {second} of the next symbol",
         )  # fmt: skip
 
 
-def bit_pairs(pairs: NDArray[np.int64]) -> list[tuple[float | None, str]]:
-    """For each bit and each bit of the next symbol: p-value (None where constant), and words."""
-    tested: list[tuple[float | None, str]] = []
+def bit_pairs(pairs: NDArray[np.int64]) -> list[tuple[float | None, tuple[int, int]]]:
+    """For each bit and each one of the next symbol: p-value (None where constant), and both."""
+    tested: list[tuple[float | None, tuple[int, int]]] = []
     for (before, after), table in zip(_PAIRS, pairs, strict=True):
         first, second = 8 * (before == "high"), 8 * (after == "high")
         byte = np.arange(256)
@@ -181,8 +183,7 @@ def bit_pairs(pairs: NDArray[np.int64]) -> list[tuple[float | None, str]]:
         p = count_tail(both - mean, variance)
         for i, j in np.ndindex(8, 8):
             constant = variance[i, j] <= 0
-            words = f"bit {first + i} and bit {second + j} of the next symbol"
-            tested.append((None if constant else float(p[i, j]), words))
+            tested.append((None if constant else float(p[i, j]), (first + i, second + j)))
     return tested
 
 
