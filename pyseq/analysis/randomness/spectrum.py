@@ -34,7 +34,7 @@ class Spectrum:
     Attributes:
         power (array (M,), float64): share of the whole power at the frequencies j / n, j = 1..M,
             with M = (n - 1) // 2, so without the mean and, for even n, the fastest alternation.
-        correlation (array (M,), float64): at lags 1..M, the series laid on a circle.
+        correlation (array (n // 2,), float64): at lags 1..n // 2, the series laid on a circle.
         length (int): n.
     """
 
@@ -62,9 +62,20 @@ class Spectrum:
         return self.power.max(axis=-1)
 
     @property
-    def largest_correlation(self) -> NDArray[np.float64]:
-        """Of any lag, without its sign."""
-        return np.abs(self.correlation).max(axis=-1)
+    def echoes(self) -> NDArray[np.float64]:
+        """Correlations without their sign, on one scale: their variance is 1 / n for white noise.
+
+        At half a circle every pair counts twice, and the variance is twice as large.
+        """
+        sizes = np.abs(self.correlation)
+        if self.length % 2 == 0:
+            sizes[..., -1] /= 2**0.5
+        return sizes
+
+    @property
+    def largest_echo(self) -> NDArray[np.float64]:
+        """Of any lag."""
+        return self.echoes.max(axis=-1)
 
 
 def spectrum_of(series: NDArray[np.float64]) -> Spectrum:
@@ -78,7 +89,7 @@ def spectrum_of(series: NDArray[np.float64]) -> Spectrum:
     power = power / power.sum(axis=-1, keepdims=True)
     energy[..., 0] = 0.0
     circular = fft.irfft(energy, length)
-    correlation = circular[..., 1 : (length - 1) // 2 + 1] / circular[..., :1]
+    correlation = circular[..., 1 : length // 2 + 1] / circular[..., :1]
     return Spectrum(power, correlation, length)
 
 
@@ -102,8 +113,8 @@ def bartlett_p_value(distance: float, frequencies: int) -> float:
 
 
 def any_lag_p_value(correlation: float, length: int) -> float:
-    """Bound on the chance of so large a correlation at one of the lags below half a circle."""
-    lags = (length - 1) // 2
+    """Bound on the chance of so large a correlation at one of the lags up to half a circle."""
+    lags = length // 2
     return min(1.0, lags * float(normal_tail(correlation * length / np.sqrt(length + 1))))
 
 
@@ -154,20 +165,20 @@ def _against_noise(view: View, series: NDArray[np.float64]) -> ViewSpectrum:
         spectrum,
         bartlett_p_value(float(spectrum.bartlett), frequencies),
         fisher_p_value(float(spectrum.fisher), frequencies),
-        any_lag_p_value(float(spectrum.largest_correlation), spectrum.length),
+        any_lag_p_value(float(spectrum.largest_echo), spectrum.length),
         "white noise",
     )
 
 
 def _against_shuffles(view: View, series: NDArray[np.float64], seed: int) -> ViewSpectrum:
     spectrum = spectrum_of(series)
-    ours = (spectrum.bartlett, spectrum.fisher, spectrum.largest_correlation)
+    ours = (spectrum.bartlett, spectrum.fisher, spectrum.largest_echo)
     exceeding = np.ones(3)  # the order that came is one of those that are alike
     random = np.random.Generator(np.random.PCG64(seed))
     for first in range(0, _SHUFFLES, _AT_ONCE):
         many = np.tile(series, (min(_AT_ONCE, _SHUFFLES - first), 1))
         theirs = spectrum_of(random.permuted(many, axis=1))
-        for k, values in enumerate((theirs.bartlett, theirs.fisher, theirs.largest_correlation)):
+        for k, values in enumerate((theirs.bartlett, theirs.fisher, theirs.largest_echo)):
             exceeding[k] += np.count_nonzero(values >= ours[k] * (1 - 1e-9))
     p = exceeding / (_SHUFFLES + 1)
     null = f"{_SHUFFLES:,} shuffles"
@@ -240,13 +251,14 @@ def _whole(name: str, spectra: list[ViewSpectrum]) -> TestResult:
 
 
 def _echo(name: str, spectra: list[ViewSpectrum]) -> TestResult:
-    worst = min(spectra, key=lambda s: (s.any_lag, -s.spectrum.largest_correlation))
-    lag = int(np.abs(worst.spectrum.correlation).argmax()) + 1
+    worst = min(spectra, key=lambda s: (s.any_lag, -s.spectrum.largest_echo))
+    lag = int(worst.spectrum.echoes.argmax()) + 1
+    lags = worst.spectrum.correlation.size
+    null = f"normal, Bonferroni over {lags:,} lags" if worst.null == "white noise" else worst.null
     return TestResult(
         f"correlation of the {name} at any lag", "dependence",
         any_of([s.any_lag for s in spectra]),
         f"{_named(worst, spectra)}{worst.spectrum.correlation[lag - 1]:+.4f} at lag {lag:,}",
-        f"{'normal' if worst.null == 'white noise' else worst.null}, "
-        f"Bonferroni over {worst.spectrum.correlation.size:,} lags{_bonferroni(spectra)}",
+        f"{null}{_bonferroni(spectra)}",
         worst.spectrum.length, f"the {name} correlate with those {lag:,} before",
     )  # fmt: skip

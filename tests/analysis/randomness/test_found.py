@@ -110,6 +110,13 @@ def test_it_is_found(name):
     assert found.p_value < 1e-5, found
 
 
+def test_a_second_half_that_copies_the_first_is_found():
+    half = random().integers(65_536, size=20_000).astype(np.uint16)
+    found = least(battery(np.tile(half, 2), 65_536), "correlation of the symbols")
+    assert found.p_value < 1e-100
+    assert "lag 20,000" in found.statistic
+
+
 def test_the_echo_is_named():
     symbols, alphabet = echo()
     found = least(battery(symbols.astype(np.uint16), alphabet), "correlation of the symbols")
