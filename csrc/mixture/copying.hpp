@@ -90,7 +90,7 @@ class LongMatch {
   std::array<Trust, kLengths * 4> trusts_{};
 };
 
-// The most frequent symbol among those 1, 2, ... 8 periods back, for a period that others found.
+// The most frequent symbol among those 1, 2, ... 16 periods back, for a period that others found.
 class PeriodVote {
  public:
   void prepare(const History& history, int64_t period);
@@ -102,7 +102,7 @@ class PeriodVote {
   bool fails() const { return right_ < kFewestRight; }
 
  private:
-  static constexpr size_t kMostTried = 8;
+  static constexpr size_t kMostTried = 16;
   static constexpr uint32_t kRecent = 32;       // guesses that are remembered
   static constexpr uint32_t kFewestRight = 20;  // of them
 

@@ -18,7 +18,7 @@ The experts, each a distribution over the whole alphabet:
   to 32, once symbols turn out to stand at many of them);
 - "match", what followed the last occurrence of the last 32 bits or more of symbols;
 - "favourite", the most frequent symbol so far, all others being alike;
-- "period" and "long period", the majority of the symbols 1..8 periods back;
+- "period" and "long period", the majority of the symbols 1..16 periods back;
 - "difference" and "second difference" of values, modulo the alphabet, for more than 16 and more
   than 256 symbols.
 
