@@ -39,7 +39,7 @@ LAWS = {
     "uniform over 65,536": np.full(65_536, 1 / 65_536),
     "Zipf over 65,536": 1 / np.arange(1, 65_537) / (1 / np.arange(1, 65_537)).sum(),
 }
-BIASES = ((6, 0.05), (256, 0.2), (10_001, 1.0), (65_536, 2.0))
+BIASES = ((6, 0.1), (256, 0.5), (10_001, 2.0), (65_536, 5.0))
 
 
 def largest_evidence(job: tuple[str, int]) -> float:
