@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pyseq.analysis.intervals import Interval
 from pyseq.analysis.predictability.mixture import mixture_scores
 from pyseq.analysis.predictability.online_evidence import (
     FIRST_LOOK,
@@ -14,7 +15,6 @@ from pyseq.analysis.predictability.online_evidence import (
     online_evidence,
     surprise_of,
 )
-from pyseq.analysis.intervals import Interval
 from pyseq.data.streams import make
 from pyseq.ops import backends
 
@@ -51,7 +51,7 @@ def test_views_have_at_most_256_classes(alphabet, names):
     shown = [view.name for view in views]
     if alphabet > 256:  # some of 256 quantiles may coincide
         assert shown[:2] + shown[3:] == names[:2] + names[3:]
-        assert 250 <= views[2].classes <= 256
+        assert 240 <= views[2].classes <= 256
     else:
         assert shown == names
     for view in views:
@@ -73,11 +73,12 @@ def test_alike_views_are_looked_at_once_and_constant_ones_never():
     assert [view.name for view in views] == ["symbols"]
     assert [view.name for view in evidence_views(np.empty(0, np.uint16), 6)] == ["symbols"]
     for alphabet in (3, 17, 300):
-        tables = [
-            view.table.tobytes()
-            for view in evidence_views(np.arange(alphabet, dtype=np.uint16), alphabet)
-        ]
-        assert len(set(tables)) == len(tables)
+        views = evidence_views(np.arange(alphabet, dtype=np.uint16), alphabet)
+        assert len({view.table.tobytes() for view in views}) == len(views)
+    # 2 and 16 bins of these differ in symbol 6 only, which did not come.
+    first = np.repeat(np.array([5, 7], np.uint16), [49, 43])
+    names = [view.name for view in evidence_views(first, 16)]
+    assert names == ["symbols", "2 bins"]
 
 
 @needs_core
