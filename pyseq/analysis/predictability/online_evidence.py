@@ -69,7 +69,9 @@ def evidence_views(first: NDArray[np.uint16], alphabet: int) -> list[View]:
         views.append(low_bits(8))
     # Few symbols may make the same bins of two kinds.
     different = {view.table.tobytes(): view for view in reversed(views) if view.classes > 1}
-    return list(reversed(different.values()))
+    # Two kinds may differ in symbols not seen so far only; views are told apart by name.
+    named = {view.name: view for view in different.values()}
+    return list(reversed(named.values()))
 
 
 def online_evidence(

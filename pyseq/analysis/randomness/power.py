@@ -61,7 +61,7 @@ def symbols_for_bias(bias: float, alphabet: int, p_value: float) -> int:
             low = middle
         else:
             high = middle
-    return int(np.ceil(high))
+    return int(high)
 
 
 def smallest_correlation(symbols: int, p_value: float) -> float:
@@ -77,10 +77,8 @@ def smallest_information(found: LagInformation, p_value: float) -> float:
     where there is none, and a wider one where there is some.
     """
     scale = 2 * found.symbols * np.log(2)
-    mean, deviation = found.null_mean * scale, max(found.null_deviation * scale, 1e-12)
-    shape = (mean / deviation) ** 2
-    fires = float(stats.gamma.isf(p_value / found.lags.size, shape, scale=mean / shape))
-    degrees = max(mean, 1.0)
+    fires = found.beyond(p_value / found.lags.size) * scale
+    degrees = max(found.null_mean * scale, 1.0)
 
     def missing(more: float) -> float:
         return float(stats.ncx2.sf(fires, degrees, more)) - CHANCE

@@ -90,11 +90,13 @@ def contingency(table: NDArray[np.int64]) -> tuple[float, int]:
         tuple (statistic, degrees of freedom); degrees are 0 where too few counts are left.
     """
     total = float(table.sum())
+    if total == 0:
+        return 0.0, 0
     least = np.sqrt(FEWEST_EXPECTED * total)  # so that row * column / total is enough
     rows = group_starts(table.sum(axis=1).astype(np.float64), least)
     columns = group_starts(table.sum(axis=0).astype(np.float64), least)
     grouped = np.add.reduceat(np.add.reduceat(table, rows, axis=0), columns, axis=1)
-    expected = np.outer(grouped.sum(axis=1), grouped.sum(axis=0)) / max(total, 1.0)
+    expected = np.outer(grouped.sum(axis=1), grouped.sum(axis=0)) / total
     degrees = (len(rows) - 1) * (len(columns) - 1)
     if degrees == 0:
         return 0.0, 0
