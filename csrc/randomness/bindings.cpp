@@ -129,6 +129,7 @@ void bind_randomness(nb::module_& module) {
         if (rows.shape(1) != 1 || static_cast<int64_t>(rows.shape(0)) != matrices * kRankSize) {
           throw nb::value_error("binary_ranks: rows must be (64 * matrices, 1)");
         }
+        const nb::gil_scoped_release release;
         for (int64_t m = 0; m < matrices; ++m) {
           out.data()[m] = binary_rank(
               std::span<const uint64_t, kRankSize>(rows.data() + m * kRankSize, kRankSize));

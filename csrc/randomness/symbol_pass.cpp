@@ -19,7 +19,8 @@ SymbolPass::SymbolPass(uint16_t threshold, std::span<const uint8_t> classes)
     : threshold_(threshold),
       histogram_(kAlphabet),
       pairs_(kPairTables * kTable),
-      gaps_(kClasses * kGaps) {
+      gaps_(kClasses * kGaps),
+      narrow_pairs_(kTable) {
   std::copy_n(classes.begin(), kAlphabet, classes_.begin());
   seen_at_.fill(kNever);
 }
@@ -52,7 +53,7 @@ void SymbolPass::count_symbols(std::span<const uint16_t> symbols) {
 void SymbolPass::count_pairs(std::span<const uint16_t> symbols) {
   // One table at a time, of narrow counts, stays in the second cache.
   constexpr int64_t kPiece = int64_t{1} << 24;
-  std::vector<uint32_t> counts(kTable);
+  std::span<uint32_t> counts(narrow_pairs_);
   uint16_t before = size_ ? last_.back() : symbols.front();
   for (auto left = symbols.subspan(size_ ? 0 : 1); !left.empty();) {
     const auto piece = left.first(std::min<int64_t>(kPiece, std::ssize(left)));
@@ -80,8 +81,8 @@ void SymbolPass::count_lags(std::span<const uint16_t> symbols) {
   };
   // The first symbols of the piece look back into those before it.
   const int64_t head = std::min<int64_t>(kLags, std::ssize(symbols));
-  std::vector<uint16_t> joined(last_);
-  joined.insert(joined.end(), symbols.begin(), symbols.begin() + head);
+  std::array<uint16_t, 2 * kLags> joined;
+  std::copy_n(symbols.begin(), head, std::copy(last_.begin(), last_.end(), joined.begin()));
   const int64_t known = std::ssize(last_);
   for (int64_t i = 0; i < head; ++i) {
     sums(joined.data() + known + i, 1, std::min(kLags, known + i));

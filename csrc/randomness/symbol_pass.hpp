@@ -20,7 +20,8 @@ class SymbolPass {
   // Symbols above `threshold` are "above"; classes (kAlphabet,) gives each symbol's class.
   SymbolPass(uint16_t threshold, std::span<const uint8_t> classes);
 
-  // The next symbols of the stream, in pieces of any size; in up to five threads.
+  // The next symbols of the stream, in pieces of any size; in up to five threads. One caller at a
+  // time.
   void add(std::span<const uint16_t> symbols, int threads);
 
   int64_t size() const { return size_; }
@@ -50,6 +51,7 @@ class SymbolPass {
   std::array<uint8_t, kAlphabet> classes_;
   int64_t size_ = 0;
   std::vector<int64_t> histogram_, pairs_, gaps_;
+  std::vector<uint32_t> narrow_pairs_;  // of a piece; the threads allocate nothing
   std::array<int64_t, kLags> products_{}, equals_{};
   std::vector<uint16_t> first_, last_;
   std::array<int64_t, kClasses> seen_at_;

@@ -102,7 +102,7 @@ def analyze_stream(
 
     Args:
         symbols (Symbols): N >= 1 of them.
-        alphabet (int or None): k, symbols are 0..k-1; None: the highest symbol + 1.
+        alphabet (int or None): k, symbols are 0..k-1; None: the highest symbol + 1, 2 at least.
         settings (Settings or None): see there.
         law (DeclaredLaw or None): what the marginal is compared with; None: uniform over k.
         learned (sequence of LearnedEvidence): by trained models.
@@ -122,7 +122,7 @@ def analyze_stream(
     highest = int(np.flatnonzero(counts.histogram)[-1])
     if alphabet is not None and highest >= alphabet:
         raise UserError(f"symbol {highest} lies outside the declared alphabet of {alphabet}")
-    k = alphabet or highest + 1
+    k = alphabet or max(2, highest + 1)
     law = law or DeclaredLaw(f"uniform over {k:,} symbols", k)
     tests = list(_every_symbol(counts, law))
     watcher.stage("sample")
@@ -131,9 +131,13 @@ def analyze_stream(
     watcher.stage("online mixture")
     online = sample.evidence()
     if online is not None:
-        tests += _evidence_tests("online mixture", online.dependence, online.uniform, law)
+        tests.append(_evidence_test("the online mixture", online.dependence))
+        if law.sample is None:
+            tests.append(_uniform_test("the online mixture", online.uniform))
     for model in learned:
-        tests += _evidence_tests(model.name, model.dependence, model.uniform, law)
+        tests.append(_evidence_test(model.name, model.dependence))
+        if law.sample is None and model.alphabet == k:
+            tests.append(_uniform_test(model.name, model.uniform))
     watcher.stage("predictors")
     predictions = sample.predictions() if settings.predictors else ([], None, {})
     watcher.stage("compressors")
@@ -145,7 +149,9 @@ def analyze_stream(
             declared_uniform=law.sample is None,
             correlation=any(test.name.startswith("autocorrelation") for test in tests),
             information=sample.information,
-            evidence=(online.dependence.symbols, len(online.views)) if online else None,
+            evidence=(
+                (online.dependence.symbols, [view for view, _ in online.views]) if online else None
+            ),
         )
     )  # fmt: skip
     entropy, min_entropy = entropies(counts.histogram)
@@ -261,6 +267,8 @@ class _Sample:
         except ValueError as refusal:
             self.left_out.append(("predictors of SP 800-90B", str(refusal)))
             return [], None, {}
+        if self.alphabet < 2:
+            return found, common, {}
         expected: dict[str, object] = dict(expected_of_perfect(sample.size, self.alphabet))
         return found, common, expected | {"runs": expected_runs(sample.size, self.alphabet)}
 
@@ -291,20 +299,21 @@ def _present(band) -> list:
     return [] if band is None else [band]
 
 
-def _evidence_tests(
-    name: str, dependence: Evidence, uniform: Evidence, law: DeclaredLaw
-) -> Iterator[TestResult]:
-    null = "Ville's inequality, valid at any time"
-    yield TestResult(
-        f"evidence by the {name}" if name == "online mixture" else f"evidence by {name}",
-        "dependence", dependence.p_value, _log10(dependence), null, dependence.symbols,
+_VILLE = "Ville's inequality, valid at any time"
+
+
+def _evidence_test(name: str, found: Evidence) -> TestResult:
+    return TestResult(
+        f"evidence by {name}", "dependence", found.p_value, _log10(found), _VILLE, found.symbols,
         "the past predicts what comes",
     )  # fmt: skip
-    if law.sample is None:
-        yield TestResult(
-            f"evidence against uniform draws by {name}", "marginal", uniform.p_value,
-            _log10(uniform), null, uniform.symbols, "a predictor does better than even guesses",
-        )  # fmt: skip
+
+
+def _uniform_test(name: str, found: Evidence) -> TestResult:
+    return TestResult(
+        f"evidence against uniform draws by {name}", "marginal", found.p_value, _log10(found),
+        _VILLE, found.symbols, "a predictor does better than even guesses",
+    )  # fmt: skip
 
 
 def _log10(evidence: Evidence) -> str:
@@ -321,7 +330,8 @@ def _named_evidence(
         named.append(("online mixture, against uniform draws", online.uniform))
     for model in learned:
         named.append((f"{model.name}, mean of all views", model.dependence))
-        named.append((f"{model.name}, against uniform draws", model.uniform))
+        against = f"against uniform draws of {model.alphabet:,} symbols"
+        named.append((f"{model.name}, {against}", model.uniform))
     return named
 
 

@@ -114,6 +114,10 @@ def _check(config: AnalyzeConfig) -> None:
         raise UserError(f"--train {config.train} minutes; more than 0 fits")
     if config.alphabet is not None and not 1 <= config.alphabet <= 65_536:
         raise UserError(f"--alphabet {config.alphabet}; 1 to 65536 fits")
+    if config.max_samples is not None and (config.ckpt is not None or config.train is not None):
+        raise UserError("--ckpt and --train read the whole stream, and --max_samples a part of it")
+    if config.symbol_bits < 16 and config.null is not None:
+        raise UserError("--null is a u16 stream, and --symbol_bits cuts up bytes")
     if config.symbol_bits < 16 and (config.ckpt is not None or config.train is not None):
         raise UserError("--ckpt and --train read u16 streams, and --symbol_bits cuts up bytes")
     for name, ending in (("report", ".html"), ("json", ".json")):
@@ -180,13 +184,11 @@ def _law(config: AnalyzeConfig, alphabet: int | None) -> DeclaredLaw | None:
     from pyseq.data.described_stream import count_symbols
     from pyseq.data.u16_stream import U16Stream
 
-    if config.symbol_bits < 16:
-        raise UserError("--null is a u16 stream, and --symbol_bits cuts up bytes")
     with U16Stream(config.null, io=config.io) as stream:
         counts = count_symbols(stream, 0, len(stream))
         words = f"that of the {len(stream):,} symbols of {config.null}"
     highest = int(np.flatnonzero(counts)[-1])
-    return DeclaredLaw(words, max(alphabet or 0, highest + 1), counts)
+    return DeclaredLaw(words, max(alphabet or 2, highest + 1), counts)
 
 
 def _learned(
@@ -204,10 +206,11 @@ def _learned(
     found = []
 
     def judge(name: str, path: Path | str) -> None:
+        predictor = load(path, device=device)
         print(f"{name}: predicts what it has not seen", file=sys.stderr)
         found.append(
             learned_evidence(
-                name, load(path, device=device), stream, most_symbols=_LEARNED_SYMBOLS,
+                name, predictor, stream, most_symbols=_LEARNED_SYMBOLS,
                 level=config.level, seed=config.seed,
             )
         )  # fmt: skip

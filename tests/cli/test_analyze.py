@@ -215,6 +215,10 @@ S = ["--u16_path", "s.u16"]
         ([*S, "--level", "0.5"], "--level 0.5; a number"),
         ([*S, "--level", "nan"], "--level nan; a number"),
         ([*S, "--max_samples", "0"], "--max_samples 0; 1 or more fits"),
+        (
+            [*S, "--max_samples", "9", "--ckpt", "m.pt"],
+            "--ckpt and --train read the whole stream, and --max_samples a part of it",
+        ),
         ([*S, "--mixture_symbols", "0"], "--mixture_symbols 0; 1 or more fits"),
         ([*S, "--predictor_symbols", "-4"], "--predictor_symbols -4; 1 or more fits"),
         ([*S, "--threads", "0"], "--threads 0; 1 or more fits"),
@@ -263,9 +267,7 @@ def test_a_model_that_is_not_there_is_one_sentence(folder, capsys):
     code, out, err = run(capsys, "--u16_path", write(folder / "s.u16", rolls(500)),
                          "--ckpt", "no.pt")  # fmt: skip
     assert (code, out) == (2, "")
-    # What is going on is told before it fails.
     assert err.splitlines() == [
-        "model no.pt: predicts what it has not seen",
         "pyseq analyze: no.pt is no file; train a model with --ckpt no.pt first",
     ]
 

@@ -35,6 +35,7 @@ class LearnedEvidence:
         dependence (Evidence): against independent draws of an unknown marginal.
         uniform (Evidence): against independent uniform draws over the alphabet.
         code_length (CodeLength): in the model's classes.
+        alphabet (int): of the model; `uniform` is about draws from it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class LearnedEvidence:
     dependence: Evidence
     uniform: Evidence
     code_length: CodeLength
+    alphabet: int
 
 
 def learned_evidence(
@@ -101,4 +103,4 @@ def learned_evidence(
         binomial_interval(int(scores.hits.sum()), scores.hits.size), scores.average_min_entropy,
         {}, scores.number_of_classes,
     )  # fmt: skip
-    return LearnedEvidence(name, where, dependence, uniform, code_length)
+    return LearnedEvidence(name, where, dependence, uniform, code_length, alphabet)

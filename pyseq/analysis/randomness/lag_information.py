@@ -24,6 +24,7 @@ _FEWEST_IN_CELL = 10
 _NEAR_LAGS = 64
 _WORK = 1 << 28  # pairs counted for shuffles, about a third of a second on one core
 _FEWEST_DRAWS, _MOST_DRAWS = 300, 20_000
+_ROUNDING = 1e-12  # bits
 _COUNTED = 20  # shuffles beyond the measured value that decide by themselves
 
 
@@ -41,6 +42,7 @@ class LagInformation:
         symbols (int): n.
         p_values (array (L,), float64): of each lag.
         null (str): how the p-values were had.
+        tail (bool): whether a gamma law continues the shuffles' law beyond them.
     """
 
     lags: NDArray[np.int64]
@@ -54,6 +56,19 @@ class LagInformation:
     symbols: int
     p_values: NDArray[np.float64]
     null: str
+    tail: bool
+
+    def beyond(self, p_value: float) -> float:
+        """The estimate, in bits, that the test takes for as rare as this: see `careful_moments`."""
+        mean, deviation = careful_moments(self.null_mean, self.null_deviation, self.draws)
+        if not self.tail:
+            return mean
+        return float(stats.gamma.isf(p_value, (mean / deviation) ** 2, scale=deviation**2 / mean))
+
+
+def careful_moments(mean: float, deviation: float, draws: int) -> tuple[float, float]:
+    """Mean and deviation of so many draws, each moved to the far end of its 99 % interval."""
+    return mean + 2.58 * deviation / draws**0.5, deviation * (1 + 2.58 / (2 * draws) ** 0.5)
 
 
 def lag_information(symbols: NDArray[np.uint16], seed: int) -> LagInformation | None:
@@ -84,32 +99,32 @@ def lag_information(symbols: NDArray[np.uint16], seed: int) -> LagInformation | 
     native_core().lag_information(classes, view.classes, lags, seed, nats, torch.get_num_threads())
     bits = np.maximum(nats, 0.0) / np.log(2)
     ours, shuffled = bits[0], bits[1:].ravel()
-    p_values, null = _p_values(ours, shuffled)
+    # Of rare classes a single coincidence is far beyond all shuffles, and no gamma law says so.
+    rarest = float(np.bincount(classes).min())
+    tail = rarest**2 / count >= _FEWEST_IN_CELL
+    p_values, null = _p_values(ours, shuffled, tail=tail)
     low, high = np.quantile(shuffled, [0.005, 0.995])
     return LagInformation(
         lags, ours, float(shuffled.mean()), float(shuffled.std()), float(low), float(high),
-        shuffled.size, view.classes, count, p_values, null,
+        shuffled.size, view.classes, count, p_values, null, tail,
     )  # fmt: skip
 
 
 def _p_values(
-    ours: NDArray[np.float64], shuffled: NDArray[np.float64]
+    ours: NDArray[np.float64], shuffled: NDArray[np.float64], *, tail: bool
 ) -> tuple[NDArray[np.float64], str]:
-    """Shares of shuffles beyond, and the tail of a gamma law where these are few.
+    """Shares of shuffles beyond, and, if asked for, the tail of a gamma law where these are few.
 
-    On a circle all lags have the same law under the null. The gamma law has the mean and deviation
-    of the shuffles, each moved to the far end of its 99 % interval.
+    On a circle all lags have the same law under the null.
     """
     count = shuffled.size
-    beyond = count - np.searchsorted(np.sort(shuffled), ours * (1 - 1e-12), side="left")
-    mean, deviation = shuffled.mean(), shuffled.std()
-    if deviation <= 0:
-        return np.ones(ours.size), "shuffles, all alike"
-    mean += 2.58 * deviation / count**0.5
-    deviation *= 1 + 2.58 / (2 * count) ** 0.5
-    tail = stats.gamma.sf(ours, (mean / deviation) ** 2, scale=deviation**2 / mean)
+    beyond = count - np.searchsorted(np.sort(shuffled), ours - _ROUNDING, side="left")
     by_count = (beyond + 1) / (count + 1)
-    p = np.where(beyond >= _COUNTED, by_count, np.minimum(tail, by_count))
+    if not tail:
+        return by_count, f"{count:,} shuffles"
+    mean, deviation = careful_moments(float(shuffled.mean()), float(shuffled.std()), count)
+    gamma = stats.gamma.sf(ours, (mean / deviation) ** 2, scale=deviation**2 / mean)
+    p = np.where(beyond >= _COUNTED, by_count, np.minimum(gamma, by_count))
     return p, f"{count:,} shuffles, tail of a gamma law"
 
 

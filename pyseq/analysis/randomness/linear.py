@@ -17,7 +17,7 @@ from scipy import stats
 from pyseq.analysis.randomness.symbol_pass import native_core
 from pyseq.analysis.randomness.tails import FEWEST_EXPECTED, any_of
 from pyseq.analysis.randomness.test_result import TestResult
-from pyseq.analysis.randomness.views import bits_of
+from pyseq.analysis.randomness.views import bits_of, parity, plane
 
 SAMPLE = 1 << 20  # symbols
 MOST_BITS = 1 << 16  # of a sequence whose linear complexity is found
@@ -103,32 +103,33 @@ def linear_tests(symbols: NDArray[np.uint16], alphabet: int) -> Iterator[TestRes
     Yields:
         TestResult: of the question "dependence"; none where no plane can be made fair.
     """
-    complexities: list[tuple[float, str, int]] = []
-    ranks: list[tuple[float, str, int]] = []
+    complexities: list[tuple[float, str, str]] = []
+    ranks: list[tuple[float, str, str]] = []
     law = rank_law(_SIZE, _SIZE - 2)
-    for bit in range(bits_of(alphabet)):
-        bits = fair_bits((symbols >> bit & 1).astype(np.uint8))
+    planes = [plane(bit) for bit in range(bits_of(alphabet))]
+    for view in [*planes, parity()] if alphabet > 2 else planes:
+        bits = fair_bits(view.table[symbols].astype(np.uint8))
         if bits is None:
             continue
         shown = bits[:MOST_BITS]
         length = linear_complexity(shown)
-        words = f"bit {bit}: {length:,} for {shown.size:,} bits"
-        complexities.append((complexity_p_value(length, shown.size), words, bit))
+        words = f"{view.name}: {length:,} for {shown.size:,} bits"
+        complexities.append((complexity_p_value(length, shown.size), words, view.name))
         matrices = bits.size // _SIZE**2
         if matrices * law.min() >= FEWEST_EXPECTED:
             found = np.bincount(np.maximum(binary_ranks(bits), _SIZE - 2), minlength=_SIZE + 1)
             observed = found[_SIZE - 2 :]
             statistic = float(((observed - matrices * law) ** 2 / (matrices * law)).sum())
-            words = f"bit {bit}: {statistic:.1f}"
-            ranks.append((float(stats.chi2.sf(statistic, 2)), words, bit))
+            words = f"{view.name}: {statistic:.1f}"
+            ranks.append((float(stats.chi2.sf(statistic, 2)), words, view.name))
     for name, tests, null in (
         ("linear complexity of bit planes", complexities, "exact"),
         ("rank of 64 x 64 matrices of bits", ranks, "chi-square, 2 df"),
     ):
         if tests:
-            _, words, bit = min(tests)
+            _, words, name_of_plane = min(tests)
             yield TestResult(
                 name, "dependence", any_of([p for p, _, _ in tests]), words,
                 f"{null}, Bonferroni over {len(tests)} planes", symbols.size,
-                f"bit {bit} follows a linear recurrence",
+                f"{name_of_plane} follows a linear recurrence",
             )  # fmt: skip

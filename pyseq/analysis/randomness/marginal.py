@@ -60,7 +60,7 @@ class DeclaredLaw:
         return statistic, chi_square_tail(statistic, degrees), f"chi-square, {degrees:,} df"
 
     def single_symbols(self, counts: NDArray[np.int64]) -> tuple[int, float, float, str]:
-        """The symbol that stands out most: symbol, expected count, its p-value and the null."""
+        """The symbol that stands out most, its expected count and p-value, and the null."""
         total = int(counts.sum())
         if self.sample is None:
             p = 1 / self.alphabet
@@ -115,10 +115,11 @@ def marginal_tests(histogram: NDArray[np.int64], law: DeclaredLaw) -> Iterator[T
     symbol, expected, p, null = law.single_symbols(histogram)
     count = int(histogram[symbol])
     # Each symbol has its own test, on two sides.
-    p = min(1.0, p * law.alphabet)
+    compared = np.count_nonzero(histogram + law.weights)
+    p = min(1.0, p * compared)
     yield result(
         "single symbols", p, f"symbol {symbol}: {count:,} times, {expected:,.1f} expected",
-        f"{null}, Bonferroni over {law.alphabet:,} symbols",
+        f"{null}, Bonferroni over {compared:,} symbols",
         f"symbol {symbol} comes {'too often' if count > expected else 'too rarely'}",
     )  # fmt: skip
     if bits < 2:

@@ -57,11 +57,9 @@ def correlation_band(counts: PassCounts) -> Band | None:
 
 def information_band(found: LagInformation) -> Band:
     """Mutual information at lags, beside what shuffles of the same symbols show."""
-    shape = (found.null_mean / max(found.null_deviation, 1e-300)) ** 2
-    tails = [LEVEL / found.lags.size / 2, 1 - LEVEL / found.lags.size / 2]
-    high, low = stats.gamma.isf(tails, shape, scale=found.null_mean / max(shape, 1e-300))
-    name = f"{found.classes} bins"
-    return Band(name, found.lags.astype(float), found.bits, float(low), float(high), LEVEL)
+    tail = LEVEL / found.lags.size / 2
+    low, high = found.beyond(1 - tail), found.beyond(tail)
+    return Band(f"{found.classes} bins", found.lags.astype(float), found.bits, low, high, LEVEL)
 
 
 def histogram_band(histogram: NDArray[np.int64], law: DeclaredLaw) -> Band | None:

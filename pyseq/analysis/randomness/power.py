@@ -6,7 +6,7 @@ level / M (the first step of Holm's procedure); the powers here are those of tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import stats
@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 
 from pyseq.analysis.randomness.lag_information import LagInformation
 from pyseq.analysis.randomness.lags import LAGS
+from pyseq.analysis.randomness.views import View
 from pyseq.analysis.stream_analysis import Power
 
 CHANCE = 0.9
@@ -73,9 +74,11 @@ def smallest_correlation(symbols: int, p_value: float) -> float:
 def smallest_information(found: LagInformation, p_value: float) -> float:
     """Smallest mutual information (bits) at one lag that is found with chance CHANCE.
 
-    2 n ln 2 times the estimate is noncentral chi-square, about: with the null's mean and deviation
-    where there is none, and a wider one where there is some.
+    2 n ln 2 times the estimate is noncentral chi-square, about. Infinite where shuffles alone
+    decide, which no dependence of one lag among so many may convince.
     """
+    if not found.tail:
+        return float("inf")
     scale = 2 * found.symbols * np.log(2)
     fires = found.beyond(p_value / found.lags.size) * scale
     degrees = max(found.null_mean * scale, 1.0)
@@ -107,7 +110,8 @@ def smallest_saving(symbols: int, classes: int, parts: int, p_value: float) -> f
 
 def powers(
     symbols: int, alphabet: int, p_value: float, *, declared_uniform: bool,
-    correlation: bool, information: LagInformation | None, evidence: tuple[int, int] | None,
+    correlation: bool, information: LagInformation | None,
+    evidence: tuple[int, Sequence[View]] | None,
 ) -> Iterator[Power]:  # fmt: skip
     """What the run would have noticed, for each question.
 
@@ -118,7 +122,7 @@ def powers(
         declared_uniform (bool): whether the marginal's null is uniform.
         correlation (bool): whether autocorrelation was tested.
         information (LagInformation or None): of the sample, where it was tested.
-        evidence (tuple (symbols, parts) or None): of the online mixture's e-processes.
+        evidence (tuple (symbols, views) or None): of the online mixture's e-processes.
     """
     if alphabet > 1 and declared_uniform:
         bias = single_symbol_bias(symbols, alphabet, p_value)
@@ -135,12 +139,16 @@ def powers(
         yield Power("dependence", "autocorrelation at one lag", size, text, CHANCE)
     if information is not None:
         size = smallest_information(information, p_value)
+        near = int(information.lags[information.lags <= LAGS].max())
         text = (
             f"mutual information of {size:.2g} bits or more between {information.classes} bins of "
-            f"a symbol and of one {information.lags.min()} to 64 symbols before"
+            f"a symbol and of one 1 to {near} symbols before"
         )
-        yield Power("dependence", "mutual information at one lag, bits", size, text, CHANCE)
+        if np.isfinite(size):
+            yield Power("dependence", "mutual information at one lag, bits", size, text, CHANCE)
     if evidence is not None:
-        size = smallest_saving(evidence[0], 2, evidence[1], p_value)
-        text = f"a rule that tells the online mixture {size:.2g} bits/symbol or more of two classes"
-        yield Power("dependence", "bits/symbol saved on two classes", size, text, 0.5)
+        symbols, views = evidence
+        view = min(views, key=lambda view: view.classes)
+        size = smallest_saving(symbols, view.classes, len(views), p_value)
+        text = f"a rule that saves the online mixture {size:.2g} bits/symbol or more on {view.name}"
+        yield Power("dependence", f"bits/symbol saved on {view.name}", size, text, 0.5)

@@ -18,7 +18,7 @@ from scipy import fft, stats
 from pyseq.analysis.randomness.lags import Moments
 from pyseq.analysis.randomness.tails import any_of, normal_tail
 from pyseq.analysis.randomness.test_result import TestResult
-from pyseq.analysis.randomness.views import View, bits_of, low_bits, plane, shifted
+from pyseq.analysis.randomness.views import SYMBOLS, View, bits_of, low_bits, parity, plane, shifted
 
 SAMPLE = 1 << 20  # symbols
 FEWEST = 32
@@ -86,6 +86,10 @@ def spectrum_of(series: NDArray[np.float64]) -> Spectrum:
     transform = fft.rfft(centred)
     energy = transform.real**2 + transform.imag**2
     power = energy[..., 1 : (length - 1) // 2 + 1].astype(np.float64)
+    total = power.sum(axis=-1, keepdims=True)
+    # What only alternates has all its power at the fastest frequency: the next to it takes it.
+    alternates = total <= 1e-6 * energy[..., 1:].sum(axis=-1, keepdims=True)
+    power[..., -1:] += np.where(alternates, energy[..., -1:].max(), 0.0)
     power = power / power.sum(axis=-1, keepdims=True)
     energy[..., 0] = 0.0
     circular = fft.irfft(energy, length)
@@ -185,14 +189,20 @@ def _against_shuffles(view: View, series: NDArray[np.float64], seed: int) -> Vie
     return ViewSpectrum(view, spectrum, float(p[0]), float(p[1]), float(p[2]), null)
 
 
-def spectrum_views(alphabet: int) -> list[tuple[str, list[View]]]:
-    """What is looked at: the symbols, their bytes where they have two, their bits."""
+def spectrum_views(symbols: NDArray[np.uint16], alphabet: int) -> list[tuple[str, list[View]]]:
+    """What is looked at: the symbols, how far they are from the median, their bytes, their bits."""
     whole = View("symbols", shifted(0).table, shifted(0).classes)
     groups = [("symbols", [whole])]
+    if alphabet > 2 and symbols.size:
+        # The median of the sample does not depend on the order of its symbols.
+        median = int(np.median(symbols))
+        sizes = np.abs(np.arange(SYMBOLS) - median).astype(np.uint16)
+        groups.append(("distances from the median", [View("distance", sizes, SYMBOLS)]))
     if alphabet > 256:
         groups += [("high byte", [shifted(8)]), ("low byte", [low_bits(8)])]
     if alphabet > 2:
-        groups.append(("bits", [plane(bit) for bit in range(bits_of(alphabet))]))
+        planes = [plane(bit) for bit in range(bits_of(alphabet))]
+        groups.append(("bits", [*planes, parity()]))
     return groups
 
 
@@ -209,7 +219,7 @@ def spectrum_tests(
     Yields:
         tuple: tests of the question "dependence".
     """
-    for name, views in spectrum_views(alphabet):
+    for name, views in spectrum_views(symbols, alphabet):
         spectra = view_spectra(symbols, views, seed)
         if not spectra:
             yield [], [], f"periods of the {name}: too few symbols, or too uneven ones"

@@ -7,9 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 FEWEST_EXPECTED = 10.0  # in a cell of a chi-square test
+_FEWEST_FOR_LOWER_TAIL = 100  # degrees of freedom
 
 
-def count_tail(excess: ArrayLike, variance: ArrayLike) -> NDArray[np.float64]:
+def count_tail(excess: ArrayLike, variance: ArrayLike, *, step: int = 1) -> NDArray[np.float64]:
     """Two-sided p-values of counts that lie `excess` from their mean.
 
     Counts of rare coincidences have the tails of a Poisson law, counts of frequent ones those of a
@@ -19,12 +20,14 @@ def count_tail(excess: ArrayLike, variance: ArrayLike) -> NDArray[np.float64]:
     Args:
         excess (array): count minus its mean under the null.
         variance (array): of the count under the null.
+        step (int): by how much one coincidence changes the count.
 
     Returns:
         array, float64: p-values of at most 1; 1 where the variance is 0 and so is the excess, 0
         where the variance is 0 and the excess is not.
     """
-    distance, spread = np.abs(np.asarray(excess, np.float64)), np.asarray(variance, np.float64)
+    distance = np.abs(np.asarray(excess, np.float64)) / step
+    spread = np.asarray(variance, np.float64) / step**2
     # P(Poisson(v) >= v + d), with v + d no whole number, by the incomplete gamma function.
     upper = special.gammainc(np.maximum(spread + distance, 1e-300), np.maximum(spread, 0.0))
     certain = np.where(distance > 1e-6, 0.0, 1.0)
@@ -43,10 +46,14 @@ def any_of(p_values: ArrayLike) -> float:
 
 
 def chi_square_tail(statistic: float, degrees: float) -> float:
-    """Two-sided p-value: counts that fit too well are no chance either."""
+    """Two-sided p-value: counts that fit too well are no chance either.
+
+    Of few counts a perfect fit is no rare event, so these have an upper tail only.
+    """
     upper = float(stats.chi2.sf(statistic, degrees))
-    lower = float(stats.chi2.cdf(statistic, degrees))
-    return min(1.0, 2 * min(upper, lower))
+    if degrees < _FEWEST_FOR_LOWER_TAIL:
+        return upper
+    return min(1.0, 2 * min(upper, float(stats.chi2.cdf(statistic, degrees))))
 
 
 def pooled(

@@ -81,7 +81,11 @@ def _sentence(
             )
         return text
     if not asked:
-        return f"{question}: no test could be run on {symbols:,} symbols of this kind."
+        return (
+            f"{question}: no test could be run on {symbols:,} symbol{'s' if symbols > 1 else ''}, "
+            "too few of them or all alike; of symbols that are all alike the next one is no "
+            "surprise, but their order tells nothing."
+        )
     noticed = [item.text for item in power if item.question == question]
     would = f"; this run would have noticed {_listed(noticed)}" if noticed else ""
     return (

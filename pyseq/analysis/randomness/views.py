@@ -53,6 +53,12 @@ def plane(bit: int) -> View:
     return View(f"bit {bit}", (np.arange(SYMBOLS) >> bit & 1).astype(np.uint16), 2)
 
 
+def parity() -> View:
+    """Whether a symbol has an odd number of ones: what no bit alone shows."""
+    bits = np.arange(SYMBOLS)[:, None] >> np.arange(16) & 1
+    return View("parity of the bits", (bits.sum(axis=1) & 1).astype(np.uint16), 2)
+
+
 def quantile_bins(histogram: NDArray[np.int64], classes: int) -> View:
     """Bins of neighbouring symbols that hold about equally many of the symbols counted.
 

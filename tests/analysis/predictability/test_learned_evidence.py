@@ -192,7 +192,6 @@ def test_two_symbols_of_a_wide_alphabet_can_be_looked_at(stream_of):
 
 
 @pytest.mark.skipif(backends.refuse_native() is not None, reason="pyseq._core is not built")
-@pytest.mark.xfail(strict=True, reason="the model's null is uniform over its own alphabet")
 def test_a_model_of_more_symbols_than_the_stream_has_says_nothing_of_the_marginal(stream_of):
     """Fair draws of six, by a model of twelve that has learned that only six come."""
     x = random(1).integers(K, size=3_000)

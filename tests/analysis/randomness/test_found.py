@@ -83,6 +83,20 @@ def magnitude_pairs():
     return np.rint(32_768 + 30_000 * size * sign), 65_536
 
 
+def restless():
+    """A law of one width for 2,000 symbols, of another for the next 2,000."""
+    wide = np.arange(40_000) // 2_000 % 2
+    return np.rint(32_768 + random().standard_normal(40_000) * (3_000 + 1_000 * wide)), 65_536
+
+
+def even_pairs():
+    """Both symbols of a pair have an even number of ones, or both an odd one; all else is noise."""
+    x = random().integers(65_536, size=(20_000, 2))
+    odd = np.bitwise_count(x) & 1
+    x[:, 1] ^= odd[:, 0] ^ odd[:, 1]
+    return x.ravel(), 65_536
+
+
 CASES = {
     "single symbols": biased_symbol,
     "histogram": biased_symbol,
@@ -100,6 +114,8 @@ CASES = {
     "linear complexity": shift_register,
     "rank": shift_register,
     "mutual information": magnitude_pairs,
+    "the whole spectrum of the distances": restless,
+    "correlation of the bits": even_pairs,
 }
 
 

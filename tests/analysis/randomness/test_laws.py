@@ -114,6 +114,10 @@ def test_count_tail_is_no_smaller_than_the_law_of_rare_and_of_frequent_counts():
             exact = stats.poisson.sf(count - 1, mean)
             assert count_tail(count - mean, mean) >= min(1, 2 * exact) * (1 - 1e-9)
     assert count_tail(5_000.0, 1e6) == pytest.approx(2 * stats.norm.sf(5), rel=0.1)
+    for mean in (0.1, 2.0):  # two at a time, as where one of two symbols dominates
+        for pairs in range(int(mean) + 1, int(mean) + 20):
+            found = count_tail(2 * (pairs - mean), 4 * mean, step=2)
+            assert found >= min(1, 2 * stats.poisson.sf(pairs - 1, mean)) * (1 - 1e-9)
     assert count_tail(0.0, 0.0) == 1
     assert count_tail(3.0, 0.0) == 0
 

@@ -17,6 +17,7 @@ from pyseq.analysis.randomness.power import (
     smallest_saving,
     symbols_for_bias,
 )
+from pyseq.analysis.randomness.views import plane, shifted
 
 RUNS = 20_000
 # Of a share of 0.9 in so many runs the standard deviation is 0.0021.
@@ -102,8 +103,8 @@ def information(symbols, classes=16, lags=80):
     degrees, scale = (classes - 1) ** 2, 2 * symbols * np.log(2)
     return LagInformation(
         lags=np.arange(1, lags + 1), bits=np.zeros(lags), null_mean=degrees / scale,
-        null_deviation=(2 * degrees) ** 0.5 / scale, null_low=0.0, null_high=1.0, draws=1_000,
-        classes=classes, symbols=symbols, p_values=np.ones(lags), null="",
+        null_deviation=(2 * degrees) ** 0.5 / scale, null_low=0.0, null_high=1.0, draws=10**12,
+        classes=classes, symbols=symbols, p_values=np.ones(lags), null="", tail=True,
     )  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def test_this_saving_makes_the_e_value():
 def test_what_is_said_of_each_question():
     found = list(
         powers(20_000, 6, 4e-4, declared_uniform=True, correlation=True,
-               information=information(20_000), evidence=(17_500, 3))
+               information=information(20_000), evidence=(17_500, [shifted(8), plane(0), shifted(4)]))
     )  # fmt: skip
     assert [power.question for power in found] == ["marginal", *["dependence"] * 3]
     assert found[0].size == single_symbol_bias(20_000, 6, 4e-4)
