@@ -74,7 +74,9 @@ class StreamPass:
     """Counts symbols that are added piece by piece.
 
     Thresholds and classes come from the first symbols added, by their counts only, so that the
-    order of symbols decides nothing.
+    order of these decides nothing. Of a longer stream they are no function of its whole histogram,
+    as exchangeability given that would have it; what 65,536 symbols more or less above a threshold
+    that they chose do to the law of later ones is far below what any test can see.
 
     Args:
         first_look (array (M,), uint16): the first symbols of the stream, M >= 1.

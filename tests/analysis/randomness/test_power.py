@@ -166,9 +166,10 @@ def test_this_saving_makes_the_e_value():
 
 
 def test_what_is_said_of_each_question():
+    views = [shifted(8), plane(0), shifted(4)]  # of which the smallest costs least
     found = list(
         powers(20_000, 6, 4e-4, declared_uniform=True, correlation=True,
-               information=information(20_000), evidence=(17_500, [shifted(8), plane(0), shifted(4)]))
+               information=information(20_000), evidence=(17_500, views))
     )  # fmt: skip
     assert [power.question for power in found] == ["marginal", *["dependence"] * 3]
     assert found[0].size == single_symbol_bias(20_000, 6, 4e-4)
