@@ -50,7 +50,9 @@ sanitize: $(VENV)/.installed-for-development
 	cd $(SANITIZED) && LD_PRELOAD=$(call PRELOADED,libasan.so) \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=. \
 		$(CURDIR)/$(BIN)/python -m pytest -q -n logical --dist worksteal --capture=sys \
-		tests/ops tests/data/test_prefetch.py -k "(native or instruction_sets or prefetch) and not keeps_no_others"
+		tests/ops tests/data/test_prefetch.py tests/analysis/randomness/test_symbol_pass.py \
+		tests/analysis/randomness/test_laws.py tests/analysis/predictability/test_mixture.py \
+		-k "(native or instruction_sets or prefetch or analysis) and not keeps_no_others"
 
 # Without tests of OpenMP's threads, whose waiting for each other ThreadSanitizer cannot see, of forks,
 # after which it knows no new threads, of how much memory is used, and of who handles signals, which
