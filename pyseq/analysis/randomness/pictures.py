@@ -56,9 +56,14 @@ def correlation_band(counts: PassCounts) -> Band | None:
 
 
 def information_band(found: LagInformation) -> Band:
-    """Mutual information at lags, beside what shuffles of the same symbols show."""
+    """Mutual information at lags, beside what shuffles of the same symbols show.
+
+    Where no law continues that of the shuffles, the band holds all that were made.
+    """
     tail = LEVEL / found.lags.size / 2
-    low, high = found.beyond(1 - tail), found.beyond(tail)
+    low, high = found.null_low, found.null_high
+    if found.tail:
+        low, high = found.beyond(1 - tail), found.beyond(tail)
     return Band(f"{found.classes} bins", found.lags.astype(float), found.bits, low, high, LEVEL)
 
 
@@ -73,7 +78,7 @@ def histogram_band(histogram: NDArray[np.int64], law: DeclaredLaw) -> Band | Non
     if not kept.any():
         return None
     expected, observed, starts = expected[kept], observed[kept], starts[kept]
-    # Quantiles of Poisson counts (gamma quantiles of the neighbouring shapes bound them).
+    # Quantiles of Poisson counts, rounded outward.
     tail = LEVEL / expected.size / 2
     low = _poisson_quantile(tail, expected) / expected
     high = (_poisson_quantile(1 - tail, expected) + 1) / expected
