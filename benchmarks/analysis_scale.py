@@ -43,7 +43,7 @@ def main() -> int:
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         text = done.stdout.replace(folder, "").replace(os.sep + "stream.u16", "stream.u16")
     found = re.search(r"^seconds: (.*), all", text, flags=re.MULTILINE)
-    stages = re.findall(r"([a-z ]+) ([\d.]+)", found[1] if found else "")
+    stages = re.findall(r"([a-z][a-z ]*) ([\d.]+)", found[1] if found else "")
     lines = [
         "# A thousand million symbols" if arguments.symbols == 10**9 else "# Scale",
         "",
@@ -58,7 +58,7 @@ def main() -> int:
         f"Largest resident memory: {memory:.2f} GiB.",
         "",
         "```",
-        text.strip(),
+        text.strip("\n"),
         "```",
     ]
     arguments.out.write_text("\n".join(lines) + "\n")

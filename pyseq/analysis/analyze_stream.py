@@ -49,7 +49,7 @@ class Settings:
 
     level: float = 0.01
     seed: int = 0
-    mixture_symbols: int = 1 << 22
+    mixture_symbols: int = 1 << 21
     predictor_symbols: int = 1 << 20
     predictors: bool = True
     compressors: bool = True

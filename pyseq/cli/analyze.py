@@ -46,7 +46,7 @@ class AnalyzeConfig:
     """Chance that a stream without structure is said to have some: of all tests together."""
     seed: int = 0
     """Of shuffles and bootstraps."""
-    mixture_symbols: int = 4_194_304
+    mixture_symbols: int = 2_097_152
     """The online mixture predicts the first symbols, so many."""
     predictor_symbols: int = 1_048_576
     """The predictors of SP 800-90B read the first symbols, so many."""
