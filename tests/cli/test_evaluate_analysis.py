@@ -75,7 +75,7 @@ def test_on_rolls_every_table_and_the_page_say_at_chance(folder, capsys):
     assert len(re.findall(r"^ *(?:next symbol|\d ahead) .* at chance *$", out, re.MULTILINE)) == 3
     assert len(re.findall(r"^ *[\d,]+ (?:classes|bins) .* at chance *$", out, re.MULTILINE)) >= 2
     page = (folder / "rolls.run" / "evaluation.html").read_text()
-    assert '<div class="verdict">at chance: ' in page
+    assert '<div class="verdict"><div>at chance: ' in page
     found = re.sub(r"is said to show structure", "", page)
     assert "structure" not in found
     for words in ("3 ahead", "16 bins, named by their first symbols", "memory", "Fourier mixing"):
@@ -141,7 +141,7 @@ def test_a_range_that_was_trained_on_gets_no_verdict_anywhere(folder, tmp_path, 
     said = "no verdict: the scored range holds symbols that the model was trained on"
     assert said in out
     text = page.read_text()
-    assert f'<div class="verdict">{said}</div>' in text
+    assert f'<div class="verdict"><div>{said}</div></div>' in text
     for words in ("at chance", "structure", "held-out", "Held-out"):
         assert words not in out
         assert words not in text
