@@ -257,8 +257,21 @@ def test_ranks_equal_elimination_and_their_law():
     observed = np.bincount(np.maximum(found, 62) - 62, minlength=3)
     assert stats.chisquare(observed, law * found.size).pvalue > 1e-4
     assert linear.binary_ranks(np.zeros(4_096, np.uint8)).tolist() == [0]
+    assert 1e-3 < linear.rank_p_value(found) <= 1
+    assert linear.rank_p_value(np.full(100, 62)) < 1e-80
     small = linear.rank_law(3, 0)  # of 512 matrices
     assert (small * 512).round(6).tolist() == [1, 49, 294, 168]
+
+
+def test_rank_p_values_are_as_rare_as_they_say():
+    """Of 244 matrices, as a million bits make: drawn from the law of the ranks."""
+    law = linear.rank_law(64, 62)
+    random = np.random.Generator(np.random.PCG64(0))
+    draws = random.choice(np.array([62, 63, 64]), size=(20_000, 244), p=law / law.sum())
+    p_values = np.array([linear.rank_p_value(ranks) for ranks in draws])
+    for level in (0.05, 1e-2, 1e-3):
+        assert (p_values <= level).sum() <= stats.binom.isf(1e-4, p_values.size, level)
+    assert (p_values <= 0.05).mean() > 0.02
 
 
 def test_uneven_bits_are_made_fair_or_left_out():
