@@ -6,28 +6,11 @@ import numpy as np
 import pytest
 
 from pyseq.analysis.held_out import ranges, unseen_range
-from pyseq.data import U16Stream
 from pyseq.data.binning import Binning
 from pyseq.errors import UserError
 from pyseq.models.checkpoint import ModelCard
 
 SYMBOLS = np.random.default_rng(0).integers(0, 9, 1000)
-
-
-@pytest.fixture
-def stream_of(tmp_path):
-    """Makes streams of symbols, and closes them."""
-    opened = []
-
-    def make(symbols) -> U16Stream:
-        path = tmp_path / f"{len(opened)}.u16"
-        np.asarray(symbols).astype("<u2").tofile(path)
-        opened.append(U16Stream(path))
-        return opened[-1]
-
-    yield make
-    for stream in opened:
-        stream.close()
 
 
 @pytest.fixture

@@ -328,3 +328,12 @@ def test_a_model_is_trained_and_joins_the_evidence(folder, no_page, capsys, trai
     assert facts["read by model trained for 0.03 minutes"].startswith("symbols from 5,6")
     assert 1_000 < model["symbols"] < 2_400
     assert [file.name for file in folder.iterdir() if file.suffix not in (".html", ".json")] == []
+
+
+def test_without_native_code_the_refusal_says_why(folder, capsys, monkeypatch):
+    from pyseq.ops import backends
+
+    monkeypatch.setattr(backends, "_load_core", lambda: (None, backends.NOT_BUILT))
+    code, out, err = run(capsys, "--u16_path", write(folder / "s.u16", rolls(500)))
+    assert (code, out) == (2, "")
+    assert err == f"pyseq analyze: the analysis is native code: {backends.NOT_BUILT}\n"

@@ -29,7 +29,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PUBLIC_MODULES = ("pyseq", "pyseq.ops", "pyseq.nn", "pyseq.data", "pyseq.models")
 WITH_EXAMPLES = [p for p in sorted((ROOT / "pyseq").rglob("*.py")) if ">>> " in p.read_text()]
 SHARED_BY_OPS = {"__init__", "attention", "backends", "checks", "precision", "registration"}
-# What the native kernels share, a ceiling for benchmarks, predictors, and the loader's threads.
+# What the kernels share, a ceiling for benchmarks, what the analysis runs, the loader's threads.
 NO_OPS = {"cpu", "mixture", "peak", "predictors", "randomness", "window_loader"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 

@@ -14,7 +14,6 @@ from pyseq.analysis.predictability.evidence import (
 )
 from pyseq.analysis.predictability.learned import average_min_entropy, score_model
 from pyseq.analysis.scoring import score
-from pyseq.data import U16Stream
 from pyseq.data.binning import Binning
 from pyseq.data.streams import make
 
@@ -38,22 +37,6 @@ class OrderOne:
 
     def classes_of(self, symbols):
         return self.binning.apply(symbols)
-
-
-@pytest.fixture
-def stream_of(tmp_path):
-    """Makes streams of symbols, and closes them."""
-    opened = []
-
-    def make(symbols) -> U16Stream:
-        path = tmp_path / f"{len(opened)}.u16"
-        np.asarray(symbols).astype("<u2").tofile(path)
-        opened.append(U16Stream(path))
-        return opened[-1]
-
-    yield make
-    for stream in opened:
-        stream.close()
 
 
 def some_matrix(k, sharpness=2.0):

@@ -12,7 +12,6 @@ from pyseq.analysis.held_out import unseen_range
 from pyseq.analysis.predictability.evidence import log_e_against_independence, log_e_against_law
 from pyseq.analysis.predictability.learned_evidence import learned_evidence
 from pyseq.analysis.predictability.online_evidence import evidence_views
-from pyseq.data import U16Stream
 from pyseq.data.binning import Binning
 from pyseq.errors import UserError
 from pyseq.models.checkpoint import ModelCard
@@ -20,22 +19,6 @@ from pyseq.ops import backends
 from tests.analysis.small_models import small_predictor
 
 K = 6
-
-
-@pytest.fixture
-def stream_of(tmp_path):
-    """Makes streams of symbols, and closes them."""
-    opened = []
-
-    def make(symbols) -> U16Stream:
-        path = tmp_path / f"{len(opened)}.u16"
-        np.asarray(symbols).astype("<u2").tofile(path)
-        opened.append(U16Stream(path))
-        return opened[-1]
-
-    yield make
-    for stream in opened:
-        stream.close()
 
 
 def random(seed=0):
