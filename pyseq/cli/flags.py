@@ -90,7 +90,15 @@ def _flags_of(path: Path, config: type) -> list[str]:
 
 def _flag(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no_{name}"]
+        return [f"--{name}" if value else _negated(name)]
+    if isinstance(value, dict):  # of a nested config: --transformer.heads 5
+        return [flag for key, inner in value.items() for flag in _flag(f"{name}.{key}", inner)]
     if isinstance(value, list):
         return [f"--{name}", *(str(item) for item in value)]
     return [f"--{name}", str(value)]  # None is tyro's spelling too
+
+
+def _negated(name: str) -> str:
+    """tyro's way to say no: before the last part of a nested name."""
+    *outer, last = name.split(".")
+    return "--" + ".".join([*outer, f"no_{last}"])

@@ -1,9 +1,7 @@
 """One training run, from what `prepare` settled to the report."""
 
 import contextlib
-import fcntl
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -26,6 +24,7 @@ from pyseq.models.device import mixed_precision
 from pyseq.models.predictor import load
 from pyseq.training import callbacks
 from pyseq.training.checkpoint_io import SafetensorsCheckpointIO
+from pyseq.training.folder_lock import locked
 from pyseq.training.interruption import Interruption
 from pyseq.training.lightning_module import SequenceTraining
 from pyseq.training.lightning_trainer import make_trainer, quietly
@@ -93,28 +92,12 @@ def train_only(run: Run) -> int:
 def _trained(run: Run, told: bool) -> Iterator[tuple[Run, int]]:
     """The run, with its final rate, after its training; signals and the folder's lock hold on."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    with Interruption() as interruption, _locked(run.folder):
+    with Interruption() as interruption, locked(run.folder, "--ckpt"):
         checkpoint = checkpoint_to_resume(run)
         if checkpoint is None:
             _clear(run.folder)
             run = with_found_rate(run)
         yield run, _train(run, checkpoint, interruption, told)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second training out of the run folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another training is writing to {folder}; another --ckpt fits"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _train(run: Run, checkpoint: Path | None, interruption: Interruption, told: bool) -> int:

@@ -28,17 +28,19 @@ class MetricsFile:
     Args:
         folder (Path): the run folder.
         keep_until (int): rows of later steps are dropped; 0 starts anew.
+        columns (tuple of str): all that a row may have, one of them "step".
 
     Raises:
         UserError: the files cannot be written; those that were there are left as they were.
     """
 
-    def __init__(self, folder: Path, keep_until: int = 0):
+    def __init__(self, folder: Path, keep_until: int = 0, columns: tuple[str, ...] = COLUMNS):
+        self.columns = columns
         self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
         rows = [row for row in self.read(folder) if row["step"] <= keep_until]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         replace_file(self._jsonl, lambda path: path.write_text(text))
-        replace_file(self._csv, lambda path: _write_csv(path, rows))
+        replace_file(self._csv, lambda path: _write_csv(path, rows, columns))
 
     @staticmethod
     def read(folder: Path) -> list[dict[str, Any]]:
@@ -59,14 +61,14 @@ class MetricsFile:
             UserError: a file cannot be written.
             ValueError: an unknown column.
         """
-        unknown = set(row) - set(COLUMNS)
+        unknown = set(row) - set(self.columns)
         if unknown:
-            raise ValueError(f"unknown metric columns {sorted(unknown)}; known: {COLUMNS}")
+            raise ValueError(f"unknown metric columns {sorted(unknown)}; known: {self.columns}")
         try:
             with self._jsonl.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             with self._csv.open("a", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writerow(row)
+                csv.DictWriter(file, self.columns).writerow(row)
         except OSError as error:
             raise UserError(
                 f"{self._jsonl} and .csv cannot be written: {error.strerror}"
@@ -78,8 +80,8 @@ class MetricsFile:
             sync(path)
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_csv(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -20,6 +20,7 @@ from pyseq.training.batches import TrainingBatches
 from pyseq.training.checkpoint_io import SafetensorsCheckpointIO
 from pyseq.training.config import TrainConfig
 from pyseq.training.fit import fit
+from pyseq.training.folder_lock import locked
 from pyseq.training.metrics_file import MetricsFile
 from pyseq.training.run import prepare, run_folder
 from pyseq.training.schedules import rate_factor
@@ -266,7 +267,7 @@ def test_a_diverged_run_says_so_and_keeps_the_old_model(markov, tmp_path):
 def test_two_trainings_do_not_share_a_run_folder(markov, tmp_path):
     run = prepare(config(markov, tmp_path, max_steps=20))
     run.folder.mkdir()
-    with fit_module._locked(run.folder), pytest.raises(UserError, match="another training"):
+    with locked(run.folder, "--ckpt"), pytest.raises(UserError, match="another training"):
         fit(run)
 
 

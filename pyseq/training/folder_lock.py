@@ -1,0 +1,33 @@
+"""One training at a time in a run folder."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyseq.errors import UserError
+
+
+@contextlib.contextmanager
+def locked(folder: Path, flag: str) -> Iterator[None]:
+    """Keep a second training out of a run folder, until this one ends or is killed.
+
+    Args:
+        folder (Path): it exists.
+        flag (str): the flag that names another folder, for the sentence.
+
+    Raises:
+        UserError: another training is at work in it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another training is writing to {folder}; another {flag} fits"
+            ) from error
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Training on the words of formal grammars, several seeds as one stacked model."""
