@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 # the paper's six in its order, then the others of its published code. Its language of words that
-# are all parentheses or all brackets is left out: its prompts cannot be made, by a mismatch of names
+# are all parentheses or all brackets is left out: a mismatch of names leaves it without prompts
 GRAMMARS: dict[str, Grammar] = {
     grammar.name: grammar
     for grammar in (

@@ -93,7 +93,7 @@ class Brackets(Grammar):
     def _depth(self, open_now: Any) -> int:
         return len(open_now)
 
-    def _begins_a_word(self, prompt: str) -> bool:
+    def can_be_completed(self, prompt: str) -> bool:
         open_now = self._nothing_open
         for symbol in prompt:
             moves = dict(self._moves(open_now))
@@ -106,14 +106,14 @@ class Brackets(Grammar):
 class Nested(Brackets):
     """k kinds of brackets nested in each other.
 
-    A word is drawn for n, uniform on 2, 4, ... max: open one of the k kinds evenly when nothing is
-    open; otherwise open any kind or close the last one opened, 1 / (k + 1) each; once length + depth
-    >= n only close; stop as soon as nothing is open. So concatenations such as ()[] are in the
-    language but are never drawn, and a word may be shorter than n.
+    A word is drawn for n, uniform on 2, 4, ... max: open one of the k kinds evenly when nothing
+    is open; otherwise open any kind or close the last one opened, 1 / (k + 1) each; once length +
+    depth >= n only close; stop as soon as nothing is open. So concatenations such as ()[] are in
+    the language but are never drawn, and a word may be shorter than n.
 
-    Length + depth is twice the number of opened brackets. Hence a word of 2h symbols that ends in a
-    run of r closers has, of its 2h - 1 choices after the first, all free when n > 2h; when n = 2h the
-    last r are forced; and n < 2h cannot be:
+    Length + depth is twice the number of opened brackets. Hence a word of 2h symbols that ends in
+    a run of r closers makes 2h - 1 choices after the first: all free when n > 2h, all but the last
+    r free when n = 2h; n < 2h cannot be:
 
         P = ((max/2 - h) (k + 1)^-(2h - 1) + (k + 1)^-(2h - 1 - r)) / (k max/2)
     """
@@ -127,7 +127,7 @@ class Nested(Brackets):
         return moves
 
     def contains(self, word: str) -> bool:
-        """Whether word is not empty and nested, at any length; sampled words are never of two parts."""
+        """Whether word is not empty and nested, at any length, also of several parts."""
         openers, closers = self.symbols[::2], self.symbols[1::2]
         still_open: list[str] = []
         for character in word:
@@ -135,8 +135,10 @@ class Nested(Brackets):
                 still_open.append(character)
             elif character not in closers or not still_open:
                 return False
-            elif openers.index(still_open.pop()) != closers.index(character):
-                return False
+            else:
+                opener = still_open.pop()
+                if openers.index(opener) != closers.index(character):
+                    return False
         return bool(word) and not still_open
 
     def _sample(self, count: int, max_length: int, generator: np.random.Generator) -> list[str]:
@@ -238,8 +240,8 @@ class OneKind(Nested):
     """One kind of bracket.
 
     The paper has no rules for it. Ours: as many openers as closers; and no closer before its
-    opener. Prompts begin with two openers, or with two
-    closers; their generator leaves as many to close in the first as to open in the second.
+    opener. Ours are also the prompts' beginnings, two openers or two closers: after the authors'
+    )( rule 1 holds when a model does nothing.
     """
 
     def rule_1(self, word: str) -> bool:
@@ -350,7 +352,7 @@ class CSDyck(Brackets):
         depths = places[:, None] + places  # (half + 1, half + 1) both depths together
         options = 2.0 + (places[:, None] > 0) + (places > 0)
         closing = closing_entropy(half)
-        # over opened brackets o = (length + depths) / 2: nats chosen there, nats to close from there
+        # by opened brackets, (length + depths) / 2: nats of choices there, nats to close from there
         chosen, to_close = np.zeros(half + 1), np.zeros(half + 1)
         law = np.zeros((half + 1, half + 1))  # P(length, depths), of free choices
         law[0, 0] = 1.0

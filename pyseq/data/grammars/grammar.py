@@ -210,6 +210,10 @@ class Grammar(ABC):
 
     # prompts
 
+    @abstractmethod
+    def can_be_completed(self, prompt: str) -> bool:
+        """Whether some word of the language, of any length, begins with the prompt, not empty."""
+
     def prompts(self, *, length: int | None = None, seed: int = 0) -> Prompts:
         """The beginnings that a model is asked to complete.
 
@@ -231,8 +235,8 @@ class Grammar(ABC):
             )
         prompts = ["".join(symbols) for symbols in product(self.symbols, repeat=length)]
         return Prompts(
-            [prompt for prompt in prompts if self._begins_a_word(prompt)],
-            [prompt for prompt in prompts if not self._begins_a_word(prompt)],
+            [prompt for prompt in prompts if self.can_be_completed(prompt)],
+            [prompt for prompt in prompts if not self.can_be_completed(prompt)],
         )
 
     # tokens
@@ -276,10 +280,6 @@ class Grammar(ABC):
     @abstractmethod
     def _log_probability(self, word: str, max_length: int) -> float:
         """`log_probability` of a word of the language with at most max_length symbols."""
-
-    @abstractmethod
-    def _begins_a_word(self, prompt: str) -> bool:
-        """Whether the prompt can be completed to a word."""
 
     def _check_length(self, max_length: int) -> None:
         if max_length < self.shortest:

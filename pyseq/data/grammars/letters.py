@@ -20,7 +20,7 @@ def log_binomial(n: int, k: int) -> float:
 
 
 class Repeated(Grammar):
-    """One word for every n = 1, 2, ...: blocks of n symbols. Drawn uniformly; data is every word once."""
+    """One word of blocks of n symbols for every n = 1, 2, ...; drawn uniformly."""
 
     enumerated: ClassVar[bool] = True
     blocks: ClassVar[str]  # the word of n = 1
@@ -45,8 +45,8 @@ class Repeated(Grammar):
         self._check_length(max_length)
         return math.log(self._count(max_length))
 
-    def _begins_a_word(self, prompt: str) -> bool:
-        # a word of n = len(prompt) or less begins so, or none does
+    def can_be_completed(self, prompt: str) -> bool:
+        # if any word begins so, one of n <= len(prompt) does
         return any(self._word(n).startswith(prompt) for n in range(1, len(prompt) + 1))
 
 
@@ -114,7 +114,7 @@ class Scattered(Grammar):
 
 
 def scatter(lengths: np.ndarray, ones: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """For each row, `ones` True among its first `lengths` places, all choices as likely: (N, L) bool."""
+    """(N, L) bool: `ones` True among the first `lengths` places of a row, all choices as likely."""
     place = np.arange(lengths.max(initial=0))
     keys = generator.random((len(lengths), len(place)))
     keys[place >= lengths[:, None]] = 2.0  # past the end, so never among the smallest
@@ -156,7 +156,7 @@ class ABN(Scattered):
         half = max_length // 2
         return math.log(half) + sum(log_binomial(2 * n, n) for n in range(1, half + 1)) / half
 
-    def _begins_a_word(self, prompt: str) -> bool:
+    def can_be_completed(self, prompt: str) -> bool:
         return True
 
 
@@ -195,7 +195,7 @@ class ANBM(Scattered):
         choices = sum(math.log(length + 1) for length in range(1, max_length + 1))
         return math.log(max_length) + choices / max_length
 
-    def _begins_a_word(self, prompt: str) -> bool:
+    def can_be_completed(self, prompt: str) -> bool:
         return self.rule_2(prompt)
 
 
@@ -241,7 +241,7 @@ class BAN(Scattered):
             total += math.log(pairs) + orders / pairs
         return math.log(max_length) + total / max_length
 
-    def _begins_a_word(self, prompt: str) -> bool:
+    def can_be_completed(self, prompt: str) -> bool:
         return prompt.startswith("b")
 
 
@@ -306,7 +306,7 @@ class BBAN(Scattered):
         choices = sum(math.log((length - 1) // 2 + 1) for length in range(1, max_length + 1))
         return math.log(max_length) + choices / max_length
 
-    def _begins_a_word(self, prompt: str) -> bool:
+    def can_be_completed(self, prompt: str) -> bool:
         return self.rule_2(prompt)
 
 

@@ -29,9 +29,9 @@ def padded(grammar: Grammar, words: Sequence[str], max_length: int) -> Tensor:
 class JointVocabulary:
     """One numbering for several grammars, which on their own give the same tokens to a and to (.
 
-    SOS, EOS and PAD keep 0, 1 and 2; then come the symbols of all grammars, each once, in the order
-    of the grammars; then one task token for each grammar, which stands after SOS and says whose word
-    follows. In a decoded text task tokens are written #.
+    SOS, EOS and PAD keep 0, 1 and 2; then come the symbols of all grammars, each once, in the
+    order of the grammars; then one task token for each grammar, which stands after SOS and says
+    whose word follows. In a decoded text task tokens are written #.
 
     Args:
         grammars (list of Grammar): at least one, none twice.
@@ -75,7 +75,7 @@ class JointVocabulary:
         """Tokens of a word, without SOS, task and EOS.
 
         Raises:
-            UserError: a character that is none of the grammar's, or a grammar of another vocabulary.
+            UserError: a character that is none of the grammar's, or a foreign grammar.
         """
         self.task(grammar)
         grammar.encode(word)
@@ -85,7 +85,7 @@ class JointVocabulary:
         """Text of tokens; symbols of other grammars stay what they are, so `contains` refuses them.
 
         Raises:
-            UserError: a token outside 0..classes - 1, or a grammar of another vocabulary.
+            UserError: a token outside 0..classes - 1, or a foreign grammar.
         """
         self.task(grammar)
         numbers = [int(token) for token in tokens]
