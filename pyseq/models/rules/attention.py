@@ -1,0 +1,201 @@
+"""Causal self-attention of several models at once."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from pyseq.models.rules.stacked import Stacked, StackedLinear, draw, draw_normal
+from pyseq.nn import KeyValueCache, RotaryEmbedding
+from pyseq.ops import cosine_attention, hard_attention, prepare_keys
+
+SCALE_START, SCALE_MAX = 10.0, 50.0  # inverse temperature of cosine attention, as CosineAttention's
+
+
+class StackedAttention(Stacked):
+    """Project to heads, attend causally, project back; each seed by itself.
+
+    Args:
+        seeds (int): S.
+        width (int): features of input and output; a multiple of `heads`.
+        heads (int): H.
+        kind (str): "softmax", "cosine" (normalised queries and keys, a trained inverse temperature
+            per head) or "hard" (the value of the best key, straight-through gradient).
+        dropout (float): share of the softmax weights that training drops; the other kinds drop none.
+        rope (bool): queries and keys are rotated by their positions.
+        reach (int | None): softmax only: a trained number per head and distance is added to the
+            logits, the same for all distances from `reach` on; 0 before training.
+        init (str): "torch": as nn.MultiheadAttention; "normal": deviation .02, biases 0.
+    """
+
+    def __init__(
+        self,
+        seeds: int,
+        width: int,
+        heads: int,
+        *,
+        kind: str = "softmax",
+        dropout: float = 0.0,
+        rope: bool = False,
+        reach: int | None = None,
+        init: str = "torch",
+    ) -> None:
+        super().__init__()
+        self.heads, self.kind, self.dropout, self.init = heads, kind, dropout, init
+        self.query_key_value = StackedLinear(seeds, width, 3 * width)
+        self.out = StackedLinear(seeds, width, width)
+        self.rope = RotaryEmbedding(width // heads) if rope else None
+        self.temperature = nn.Parameter(torch.empty(seeds, heads)) if kind == "cosine" else None
+        self.bias = None if reach is None else nn.Parameter(torch.empty(seeds, heads, reach + 1))
+
+    def reset(self, generators: Sequence[Generator]) -> None:
+        for layer, xavier in ((self.query_key_value, True), (self.out, False)):
+            if self.init == "normal":
+                draw_normal(layer.weight, generators, 0.02)
+            elif xavier:
+                draw(layer.weight, generators, lambda w, g: nn.init.xavier_uniform_(w, generator=g))
+            else:
+                layer.reset(generators)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        for parameter in (self.temperature, self.bias):
+            if parameter is not None:
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Attend from every position of x, or of a piece that follows what the cache holds.
+
+        Args:
+            x (Tensor (S, B, T, width), float32): the sequences.
+            lengths (Tensor (S, B), int64 | None): keys from there on are not seen; softmax only.
+            cache (KeyValueCache | None): the positions before x.
+            maps (list | None): the weights (S, B, H, T, keys) are appended to it.
+
+        Returns:
+            Tensor (S, B, T, width), float32.
+        """
+        S, B, T, _ = x.shape
+        joint = self.query_key_value(x).unflatten(-1, (3, self.heads, -1))
+        query, key, value = joint.permute(3, 0, 1, 4, 2, 5)  # each (S, B, H, T, D)
+        if self.kind == "cosine":  # the op has a scale per head, so seeds become heads
+            query, key, value = (t.transpose(0, 1).flatten(1, 2) for t in (query, key, value))
+        else:
+            query, key, value = (t.flatten(0, 1) for t in (query, key, value))
+            query, key = self._rotated(query, key, 0 if cache is None else cache.length)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        lengths = None if lengths is None else lengths.flatten()
+        if maps is not None:
+            # The output is linear in the values: mixing unit vectors gives the weights.
+            K, D = key.shape[2:]
+            units = torch.eye(K, -(-K // D) * D, dtype=x.dtype, device=x.device).split(D, dim=1)
+            mixed = [self._mix(query, key, u.expand_as(key), lengths, S) for u in units]
+            maps.append(self._unfolded(torch.cat(mixed, -1)[..., :K], S))
+        mixed = self._unfolded(self._mix(query, key, value, lengths, S), S)
+        return self.out(mixed.transpose(2, 3).flatten(3))
+
+    def _mix(
+        self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor | None, S: int
+    ) -> Tensor:
+        if self.kind == "hard":
+            return hard_attention(query, key, value, causal=True)
+        if self.temperature is not None:
+            start = math.log(SCALE_START / (SCALE_MAX - SCALE_START))
+            scale = SCALE_MAX * torch.sigmoid(self.temperature.flatten() + start)
+            rope = None if self.rope is None else self.rope(key.shape[2], device=key.device)
+            return cosine_attention(
+                query, key, value, scale=scale, rope=rope, causal=True, scale_bound=SCALE_MAX
+            )
+        dropout = self.dropout if self.training else 0.0
+        bias = None if self.bias is None else self._bias(query.shape[2], key.shape[2])
+        if bias is not None:  # (N, H, T, keys), N = S * B
+            bias = bias.repeat_interleave(len(query) // S, 0)
+        seed = draw_seed(dropout)
+        return attend(query, key, value, lengths=lengths, bias=bias, dropout=dropout, seed=seed)
+
+    def _bias(self, T: int, K: int) -> Tensor:
+        """What is added to the logits, (S, H, T, keys)."""
+        assert self.bias is not None
+        device = self.bias.device
+        position = torch.arange(K, device=device)
+        distance = position[K - T :, None] - position
+        return self.bias[..., distance.clamp(0, self.bias.shape[2] - 1)]
+
+    def _rotated(self, query: Tensor, key: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        if self.rope is None:
+            return query, key
+        tables = self.rope(query.shape[2], offset=position, device=query.device)
+        return (
+            prepare_keys(query, norm=None, rope=tables),
+            prepare_keys(key, norm=None, rope=tables),
+        )
+
+    def _unfolded(self, x: Tensor, S: int) -> Tensor:
+        """(S, B, H, T, ...) of what forward folded for the ops."""
+        if self.kind == "cosine":
+            return x.unflatten(1, (S, -1)).transpose(0, 1)
+        return x.unflatten(0, (S, -1))
+
+
+def draw_seed(dropout: float) -> Tensor | None:
+    """A fresh seed for a dropout, () int64, from torch's generator; None where none is needed."""
+    return torch.randint(2**62, ()) if dropout > 0 else None
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    lengths: Tensor | None,
+    bias: Tensor | None,
+    dropout: float,
+    seed: Tensor | None,
+) -> Tensor:
+    """Causal softmax attention: query (N, H, T, D), key and value (N, H, K, D), T <= K."""
+    T, K = query.shape[2], key.shape[2]
+    position = torch.arange(K, device=query.device)
+    seen = position <= position[K - T :, None]  # (T, K)
+    if lengths is not None:
+        seen = seen & (position < lengths[:, None, None, None])  # (N, 1, T, K)
+    mask = seen if bias is None else bias.masked_fill(~seen, -torch.inf)
+    if seed is None:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    logits = query @ key.mT * query.shape[3] ** -0.5
+    logits = logits.masked_fill(~seen, -torch.inf) if bias is None else logits + mask
+    return drop(logits.softmax(-1), dropout, seed) @ value
+
+
+def feed_forward(
+    x: Tensor,
+    weight_in: Tensor,
+    bias_in: Tensor,
+    weight_out: Tensor,
+    bias_out: Tensor,
+    *,
+    activation: str,
+    dropout: float,
+    seed: Tensor | None,
+) -> Tensor:
+    """W_out drop(act(W_in x + b_in)) + b_out for x (S, N, C), every seed with its weights."""
+    hidden = torch.baddbmm(bias_in[:, None], x, weight_in.mT)
+    hidden = F.relu(hidden) if activation == "relu" else F.gelu(hidden)
+    if seed is not None:
+        hidden = drop(hidden, dropout, seed)
+    return torch.baddbmm(bias_out[:, None], hidden, weight_out.mT)
+
+
+def drop(x: Tensor, dropout: float, seed: Tensor) -> Tensor:
+    """Set a share of x to 0 and scale the rest up; which, says the seed alone."""
+    generator = torch.Generator(x.device).manual_seed(int(seed))
+    kept = torch.empty_like(x).bernoulli_(1 - dropout, generator=generator)
+    return x * kept / (1 - dropout)
