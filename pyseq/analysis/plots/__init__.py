@@ -2,6 +2,7 @@
 
 from pyseq.analysis.plots.bands import band_chart, band_multiples, has_points, leaves_band
 from pyseq.analysis.plots.bars import bits_chart, code_length_chart, grouped_bits_chart
+from pyseq.analysis.plots.comparison import comparison_chart
 from pyseq.analysis.plots.curves import loss_chart, step_chart
 from pyseq.analysis.plots.evidence import evidence_chart, p_value_chart
 from pyseq.analysis.plots.heat_maps import attention_chart, confusion_chart
@@ -13,6 +14,7 @@ __all__ = [
     "band_multiples",
     "bits_chart",
     "code_length_chart",
+    "comparison_chart",
     "confusion_chart",
     "entropy_chart",
     "evidence_chart",
