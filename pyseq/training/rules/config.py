@@ -9,7 +9,7 @@ import yaml
 
 from pyseq.data.grammars import find_grammar
 from pyseq.errors import UserError
-from pyseq.models.rules import MODELS, LinearConfig, LSTMConfig, TransformerConfig
+from pyseq.models.rules import MODELS, LSTMConfig, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ class RulesConfig:
 
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     lstm: LSTMConfig = field(default_factory=LSTMConfig)
-    linear: LinearConfig = field(default_factory=LinearConfig)
 
     @property
     def model_config(self) -> Any:

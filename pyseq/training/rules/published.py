@@ -1,0 +1,69 @@
+"""The settings of the published runs, and in what another run's differ from them."""
+
+import dataclasses
+from typing import Any
+
+from pyseq.models.rules import MODELS
+from pyseq.training.rules.config import RulesConfig
+
+BRACKETS = ("parentheses_and_brackets", "not_nested_parentheses_and_brackets")
+
+# What does not change a result, or stands in a table's columns of its own.
+_NEUTRAL = {"grammar", "model", "out", "max_length", "seeds", "first_seed", "max_time", "lr_find",
+            "resume", "device", "threads"}  # fmt: skip
+
+
+def published_settings(grammar: str, model: str) -> RulesConfig:
+    """The published training of a model on a grammar, at length 256.
+
+    The schedule counts steps where the official code counts epochs, and --max_steps bounds what
+    its bound on epochs does: with the warm-up in epochs, grammars with 15,000 words would reach
+    the peak of the rate only after 118,000 steps.
+
+    Args:
+        grammar (str): its full name.
+        model (str): a key of `MODELS`.
+
+    Returns:
+        RulesConfig: resolved.
+    """
+    changes: dict[str, Any] = {}
+    if model == "linear":
+        changes["ignore_pad"] = True
+    if grammar in BRACKETS:
+        changes["num_train"] = 512
+    if grammar == "bbaN":
+        changes["validate_every"] = 100
+    return RulesConfig(grammar=grammar, model=model, **changes).resolved()
+
+
+def variant(config: RulesConfig) -> str:
+    """In a few words, how resolved settings differ from the published ones; "" where they do not.
+
+    Args:
+        config (RulesConfig): resolved.
+
+    Returns:
+        str: names and values, such as "heads 10, lr 0.001".
+    """
+    published = published_settings(config.grammar, config.model)
+    differences = [
+        f"{name} {_said(value)}"
+        for name, value in vars(config).items()
+        if name not in _NEUTRAL and name not in MODELS and value != getattr(published, name)
+    ]
+    ours, theirs = config.model_config, published.model_config
+    differences += [
+        f"{field.name} {_said(getattr(ours, field.name))}"
+        for field in dataclasses.fields(ours)
+        if getattr(ours, field.name) != getattr(theirs, field.name)
+    ]
+    return ", ".join(differences)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
