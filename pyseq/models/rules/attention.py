@@ -23,7 +23,7 @@ class StackedAttention(Stacked):
         heads (int): H.
         kind (str): "softmax", "cosine" (normalised queries and keys, a trained inverse temperature
             per head) or "hard" (the value of the best key, straight-through gradient).
-        dropout (float): share of the softmax weights that training drops; the other kinds drop none.
+        dropout (float): share of the softmax weights that training drops; other kinds drop none.
         rope (bool): queries and keys are rotated by their positions.
         reach (int | None): softmax only: a trained number per head and distance is added to the
             logits, the same for all distances from `reach` on; 0 before training.
@@ -58,7 +58,6 @@ class StackedAttention(Stacked):
                 draw(layer.weight, generators, lambda w, g: nn.init.xavier_uniform_(w, generator=g))
             else:
                 layer.reset(generators)
-            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
         for parameter in (self.temperature, self.bias):
             if parameter is not None:
@@ -83,7 +82,7 @@ class StackedAttention(Stacked):
         Returns:
             Tensor (S, B, T, width), float32.
         """
-        S, B, T, _ = x.shape
+        S = len(x)
         joint = self.query_key_value(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = joint.permute(3, 0, 1, 4, 2, 5)  # each (S, B, H, T, D)
         if self.kind == "cosine":  # the op has a scale per head, so seeds become heads
@@ -98,8 +97,8 @@ class StackedAttention(Stacked):
             # The output is linear in the values: mixing unit vectors gives the weights.
             K, D = key.shape[2:]
             units = torch.eye(K, -(-K // D) * D, dtype=x.dtype, device=x.device).split(D, dim=1)
-            mixed = [self._mix(query, key, u.expand_as(key), lengths, S) for u in units]
-            maps.append(self._unfolded(torch.cat(mixed, -1)[..., :K], S))
+            shares = [self._mix(query, key, u.expand_as(key), lengths, S) for u in units]
+            maps.append(self._unfolded(torch.cat(shares, -1)[..., :K], S))
         mixed = self._unfolded(self._mix(query, key, value, lengths, S), S)
         return self.out(mixed.transpose(2, 3).flatten(3))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pyseq.models.rules.linear import Linear, LinearConfig
 from pyseq.models.rules.lstm import LSTM, LSTMConfig
 from pyseq.models.rules.rule_model import RuleModel
 from pyseq.models.rules.transformer import Transformer, TransformerConfig
@@ -10,6 +11,7 @@ from pyseq.models.rules.transformer import Transformer, TransformerConfig
 KINDS: tuple[tuple[type, type[RuleModel]], ...] = (
     (TransformerConfig, Transformer),
     (LSTMConfig, LSTM),
+    (LinearConfig, Linear),
 )
 MODELS: dict[str, type] = {model.kind: config for config, model in KINDS}
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from pyseq.errors import UserError
 from pyseq.models.rules.attention import StackedAttention

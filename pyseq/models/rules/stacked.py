@@ -6,6 +6,7 @@ its own seed's generator: what it holds does not depend on which others are in t
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,19 +23,22 @@ class Stacked(nn.Module):
                 child.reset(generators)
 
 
-class StackedList(Stacked):
+Layer = TypeVar("Layer", bound=Stacked)
+
+
+class StackedList(Stacked, Generic[Layer]):
     """Layers of one kind, by their number.
 
     Args:
         layers (sequence of Stacked): what it holds.
     """
 
-    def __init__(self, layers: Sequence[Stacked]) -> None:
+    def __init__(self, layers: Sequence[Layer]) -> None:
         super().__init__()
         for i, layer in enumerate(layers):
             self.add_module(str(i), layer)
 
-    def __getitem__(self, i: int) -> Stacked:
+    def __getitem__(self, i: int) -> Layer:
         return self.get_submodule(str(range(len(self))[i]))  # type: ignore[return-value]
 
     def __len__(self) -> int:
@@ -67,32 +71,26 @@ class StackedLinear(Stacked):
         seeds (int): S.
         inputs (int): features of x.
         outputs (int): features of y.
-        bias (bool): whether there is a b.
 
     Attributes:
         weight (Parameter (S, outputs, inputs)): drawn as torch's Linear draws it.
-        bias (Parameter (S, outputs) | None): likewise.
+        bias (Parameter (S, outputs)): likewise.
     """
 
-    def __init__(self, seeds: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
+    def __init__(self, seeds: int, inputs: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(seeds, outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(seeds, outputs)) if bias else None
+        self.bias = nn.Parameter(torch.empty(seeds, outputs))
 
     def reset(self, generators: Sequence[Generator]) -> None:
         bound = 1 / math.sqrt(self.weight.shape[2])
         draw_uniform(self.weight, generators, bound)
-        if self.bias is not None:
-            draw_uniform(self.bias, generators, bound)
+        draw_uniform(self.bias, generators, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (S, ..., inputs) to (S, ..., outputs)."""
         rows = x.flatten(1, -2)  # (S, N, inputs)
-        if self.bias is None:
-            y = torch.bmm(rows, self.weight.mT)
-        else:
-            y = torch.baddbmm(self.bias[:, None], rows, self.weight.mT)
-        return y.unflatten(1, x.shape[1:-1])
+        return torch.baddbmm(self.bias[:, None], rows, self.weight.mT).unflatten(1, x.shape[1:-1])
 
 
 class StackedEmbedding(Stacked):

@@ -146,7 +146,6 @@ class TransformerBlock(Stacked):
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         dropout = self.config.dropout if self.training else 0.0
-        assert self.wide.bias is not None and self.narrow.bias is not None
         return feed_forward(
             x.flatten(1, 2),
             self.wide.weight,
@@ -269,5 +268,4 @@ def sinusoids(positions: int, width: int, device: torch.device) -> Tensor:
 def _reset_normal(layers: Sequence[StackedLinear], generators: Sequence[Generator]) -> None:
     for layer in layers:
         draw_normal(layer.weight, generators, 0.02)
-        assert layer.bias is not None
         nn.init.zeros_(layer.bias)
