@@ -9,7 +9,10 @@ import yaml
 
 from pyseq.data.grammars import find_grammar
 from pyseq.errors import UserError
-from pyseq.models.rules import MODELS, LSTMConfig, TransformerConfig
+from pyseq.models.rules import MODELS, LinearConfig, LSTMConfig, TransformerConfig
+
+# Of the paper, with nested and with free brackets.
+BRACKETS = ("parentheses_and_brackets", "not_nested_parentheses_and_brackets")
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,9 @@ class RulesConfig:
 
     max_length: int = 256
     """Symbols of the longest word."""
-    num_train: int = 15_000
-    """Training words of each seed, drawn anew for each; grammars whose words are enumerated have
-    every word once and ignore it."""
+    num_train: int | None = None
+    """Training words of each seed, drawn anew for each; default: 15000 (Dyck and CS-Dyck: 512).
+    Grammars whose words are enumerated have every word once and ignore it."""
     num_validation: int = 512
     """Validation words of each seed; of enumerated grammars again every word."""
     prompt_length: int | None = None
@@ -55,8 +58,8 @@ class RulesConfig:
     """Units in which the rate rises, starting from 0."""
     schedule_unit: Literal["step", "epoch"] = "step"
     """What the schedule and its warm-up count; the official code counts epochs."""
-    validate_every: int = 250
-    """Units between validations."""
+    validate_every: int | None = None
+    """Units between validations; default: 250 (bbaN: 100)."""
     validate_unit: Literal["step", "epoch"] = "step"
     """What --validate_every counts; the official code counts epochs. An epoch of an enumerated
     grammar with at most --batch words is one step."""
@@ -69,9 +72,9 @@ class RulesConfig:
     """Minutes of training at the most; cosine then follows the clock."""
     clip: float = 0.0
     """Largest gradient norm of a seed; 0 does not clip, as the official trainer."""
-    ignore_pad: bool = False
-    """Leave PAD targets out of the training loss, as was published for Linear; the validation loss
-    counts them all the same."""
+    ignore_pad: bool | None = None
+    """Leave PAD targets out of the training loss; default: for Linear only, as published. The
+    validation loss counts them all the same."""
     label_smoothing: float = 0.0
     """Share of each target spread over all classes, in training."""
     focal_gamma: float = 0.0
@@ -110,6 +113,7 @@ class RulesConfig:
 
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     lstm: LSTMConfig = field(default_factory=LSTMConfig)
+    linear: LinearConfig = field(default_factory=LinearConfig)
 
     @property
     def model_config(self) -> Any:
@@ -145,8 +149,17 @@ class RulesConfig:
             raise UserError(f"--model {self.model}; known: {', '.join(MODELS)}")
         out = self.out or f"{grammar.name}-{self.model}-{self.max_length}"
         length = grammar.prompt_length if self.prompt_length is None else self.prompt_length
+        train = 512 if grammar.name in BRACKETS else 15_000
+        every = 100 if grammar.name == "bbaN" else 250
         config = dataclasses.replace(
-            self, grammar=grammar.name, multi_task=others, out=out, prompt_length=length
+            self,
+            grammar=grammar.name,
+            multi_task=others,
+            out=out,
+            prompt_length=length,
+            num_train=train if self.num_train is None else self.num_train,
+            validate_every=every if self.validate_every is None else self.validate_every,
+            ignore_pad=self.model == "linear" if self.ignore_pad is None else self.ignore_pad,
         )
         config.check()
         return config

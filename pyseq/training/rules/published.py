@@ -6,8 +6,6 @@ from typing import Any
 from pyseq.models.rules import MODELS
 from pyseq.training.rules.config import RulesConfig
 
-BRACKETS = ("parentheses_and_brackets", "not_nested_parentheses_and_brackets")
-
 # What does not change a result, or stands in a table's columns of its own.
 _NEUTRAL = {"grammar", "model", "out", "max_length", "seeds", "first_seed", "max_time", "lr_find",
             "resume", "device", "threads"}  # fmt: skip
@@ -27,14 +25,7 @@ def published_settings(grammar: str, model: str) -> RulesConfig:
     Returns:
         RulesConfig: resolved.
     """
-    changes: dict[str, Any] = {}
-    if model == "linear":
-        changes["ignore_pad"] = True
-    if grammar in BRACKETS:
-        changes["num_train"] = 512
-    if grammar == "bbaN":
-        changes["validate_every"] = 100
-    return RulesConfig(grammar=grammar, model=model, **changes).resolved()
+    return RulesConfig(grammar=grammar, model=model).resolved()
 
 
 def variant(config: RulesConfig) -> str:
