@@ -52,8 +52,10 @@ def comparison_chart(marks: Sequence[Mark], chance: float | None, name: str) -> 
     axes = new_axes(0.36 * len(marks) + 0.95)
     if chance is not None:
         axes.axvline(chance, color=SECOND, lw=1.2, ls="--", label=f"chance {chance:.3f}")
-    kinds = (("published", QUIET, "s", 0.16, [mark.published for mark in marks]),
-             ("ours, best over history", MAIN, "o", -0.16, [mark.ours for mark in marks]))  # fmt: skip
+    kinds = (
+        ("published", QUIET, "s", 0.16, [mark.published for mark in marks]),
+        ("ours, best over history", MAIN, "o", -0.16, [mark.ours for mark in marks]),
+    )
     for label, colour, shape, shift, pairs in kinds:
         drawn = [(k + shift, *pair) for k, pair in enumerate(pairs) if pair is not None]
         if drawn:

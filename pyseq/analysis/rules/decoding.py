@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,25 +14,18 @@ from pyseq.analysis.rules.scores import Completion
 from pyseq.data.grammars import EOS, PAD, SOS
 
 if TYPE_CHECKING:
+    from pyseq.data.grammars import Grammar, JointVocabulary
     from pyseq.models.rules import RuleModel
-
-
-class Spelling(Protocol):
-    """What turns words into tokens and back: a Grammar, or one of a joint vocabulary."""
-
-    def encode(self, word: str) -> list[int]: ...
-
-    def decode(self, tokens: Sequence[int]) -> str: ...
 
 
 def greedy_completions(
     model: RuleModel,
-    grammar: Spelling,
+    grammar: Grammar,
     prompts: Sequence[str],
     *,
     max_length: int,
     average: bool = False,
-    start: Sequence[int] = (SOS,),
+    vocabulary: JointVocabulary | None = None,
 ) -> list[list[Completion]]:
     """Complete prompts with the likeliest token, again and again, until each has its EOS.
 
@@ -40,13 +34,13 @@ def greedy_completions(
 
     Args:
         model (RuleModel): S seeds.
-        grammar (Spelling): of the prompts.
+        grammar (Grammar): of the prompts.
         prompts (sequence of P str): all of one length.
-        max_length (int): tokens of the whole at most.
+        max_length (int): tokens of the whole at most; a task's token is not counted.
         average (bool): whether the seeds decode as one: their probabilities, averaged at every
             step, choose the token that all of them are given.
-        start (sequence of int): tokens before each prompt: SOS, and a task's token where several
-            grammars are trained as one.
+        vocabulary (JointVocabulary or None): of a model that was trained on several grammars; the
+            grammar's task token then follows SOS.
 
     Returns:
         list of list of Completion: for each seed, or for the one average, P completions in the
@@ -63,16 +57,21 @@ def greedy_completions(
             f"greedy_completions: prompts of {min(lengths)} to {max(lengths)} symbols; all must "
             "have one length, decode the others in a call of their own"
         )
-    tokens = torch.tensor([[*start, *grammar.encode(prompt)] for prompt in prompts])  # (P, T)
-    further = max_length - tokens.shape[1]
+    start, encode, decode = [SOS], grammar.encode, grammar.decode
+    if vocabulary is not None:
+        start = vocabulary.prefix(grammar)
+        encode = partial(vocabulary.encode, grammar)
+        decode = partial(vocabulary.decode, grammar)
+    further = max_length - 1 - lengths.pop()
     if further < 1:
         raise ValueError(
-            f"greedy_completions: prompts of {lengths.pop()} symbols leave no token to decode of "
-            f"{max_length}; a prompt has {max_length - len(start) - 1} at most"
+            f"greedy_completions: prompts of {len(prompts[0])} symbols leave no token to decode of "
+            f"{max_length}; a prompt has {max_length - 2} at most"
         )
+    tokens = torch.tensor([[*start, *encode(prompt)] for prompt in prompts])  # (P, T)
     decoded = _decode(model, tokens, further, average)  # (S or 1, P, further or less)
     return [
-        [_completion(grammar, prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
+        [_completion(decode, prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
         for rows in decoded.tolist()
     ]
 
@@ -86,7 +85,7 @@ def _decode(model: RuleModel, tokens: Tensor, further: int, average: bool) -> Te
         ended = torch.zeros((), dtype=torch.bool, device=device)
         chosen: list[Tensor] = []
         for step in range(further):
-            logits = model(given, cache=cache)[:, :, -1]  # (S, P, classes)
+            logits = model.next_logits(given, cache=cache)  # (S, P, classes)
             if average:
                 logits = logits.softmax(-1).mean(0, keepdim=True)
             newest = logits.argmax(-1)  # (S or 1, P)
@@ -99,10 +98,10 @@ def _decode(model: RuleModel, tokens: Tensor, further: int, average: bool) -> Te
         return torch.stack(chosen, -1).cpu()
 
 
-def _completion(grammar: Spelling, prompt: str, tokens: list[int]) -> Completion:
+def _completion(decode: Callable[[list[int]], str], prompt: str, tokens: list[int]) -> Completion:
     finished = EOS in tokens
     kept = tokens[: tokens.index(EOS)] if finished else tokens
-    return Completion(prompt, grammar.decode(kept), finished)
+    return Completion(prompt, decode(kept), finished)
 
 
 def validation_loss(

@@ -47,7 +47,8 @@ NOTES = (
     "below are about the number; of a loss, below is better.",
     f"In the published runs words had up to {LENGTH} symbols. A row of another length, or of other "
     "settings than the published, is told against the same numbers, and is no reproduction.",
-    "Chance: completions drawn evenly among symbols and EOS. EOS at once: the prompt itself.",
+    "Chance: completions drawn evenly among symbols and EOS, as measured with a run, else as "
+    "published. EOS at once: the prompt itself.",
 )
 
 
@@ -221,6 +222,7 @@ def metric_table(
     Returns:
         tuple: the headings, and for each row a text for each heading.
     """
+    beside: tuple[str, ...]
     if metric == "validation_loss":
         beside = ("floor",)
     else:
@@ -279,8 +281,9 @@ def best_table(rows: Sequence[TableRow]) -> tuple[tuple[str, ...], list[tuple[st
     Returns:
         tuple: the headings, and for each grammar a text for each heading.
     """
+    head: tuple[str, ...]
     head = ("grammar", "best published", "OOD R1", "our best", "length", "seeds", "ours", "verdict")
-    found = []
+    found: list[tuple[str, ...]] = []
     for grammar in GRAMMARS_OF_THE_PAPER:
         theirs = best_published(grammar)
         assert theirs is not None, "each of these grammars has published rows"
@@ -288,7 +291,7 @@ def best_table(rows: Sequence[TableRow]) -> tuple[tuple[str, ...], list[tuple[st
         ours = [
             (row, cell.best) for row, cell in _cells_of(rows, grammar, "ood_rule_1") if cell.best
         ]
-        texts = ("", "", "", "", "not run")
+        texts: tuple[str, ...] = ("", "", "", "", "not run")
         if ours:
             row, best = max(ours, key=lambda pair: pair[1].mean)
             name = f"{row.model}, {row.variant}" if row.variant else row.model

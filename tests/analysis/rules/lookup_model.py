@@ -38,6 +38,9 @@ class LookupModel(nn.Module):
                     log_p[s, b, t] = self._answer(s, so_far)
         return log_p
 
+    def next_logits(self, tokens, *, cache=None):
+        return self(tokens, cache=cache)[:, :, -1]
+
     def _answer(self, seed, read):
         answer = self.answers[seed].get(read, 1)
         if isinstance(answer, int):

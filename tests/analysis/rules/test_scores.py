@@ -4,22 +4,9 @@ import pytest
 
 from pyseq.analysis.rules import Completion, score, select_best, select_minimum_loss
 from pyseq.analysis.rules.scores import METRICS
+from pyseq.data.grammars import find_grammar
 
-
-class EqualInOrder:
-    """a^n b^n, its rules as short as they can be said."""
-
-    def rule_1(self, word):
-        return word.count("a") == word.count("b")
-
-    def rule_2(self, word):
-        return "ba" not in word
-
-    def rule_2_completion(self, prompt, whole):
-        return self.rule_2(whole[len(prompt) :])
-
-    def contains(self, word):
-        return self.rule_1(word) and self.rule_2(word)
+AB = find_grammar("aNbN")
 
 
 def test_shares_are_over_finished_completions():
@@ -36,7 +23,7 @@ def test_shares_are_over_finished_completions():
         Completion("bb", "b", True),  # the second rule in the whole
         Completion("bb", "a" * 9, False),
     ]
-    found = score(EqualInOrder(), inside, outside)
+    found = score(AB, inside, outside)
     assert found.id_rule_1 == pytest.approx(1 / 3)
     assert found.id_rule_2 == pytest.approx(2 / 3)
     assert found.id_grammatical == pytest.approx(1 / 3)
@@ -50,9 +37,9 @@ def test_shares_are_over_finished_completions():
 
 def test_where_nothing_finished_the_scores_are_zero_as_in_the_papers_code():
     never = [Completion("ba", "ab", False)]
-    found = score(EqualInOrder(), never, never)
+    found = score(AB, never, never)
     assert all(getattr(found, metric) == 0 for metric in METRICS)
-    assert score(EqualInOrder(), [], []) == found
+    assert score(AB, [], []) == found
 
 
 ROWS = [
