@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,5 +115,15 @@ def _rows(
     longest = max(map(len, words), default=0)
     if longest > max_length:
         raise UserError(f"a word of {longest} symbols came; at most {max_length} fit")
-    rows = [[*prefix, *encode(word), EOS] + [PAD] * (max_length - len(word)) for word in words]
-    return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), len(prefix) + max_length + 1)
+    text = "".join(words)
+    distinct = "".join(dict.fromkeys(text))
+    table = np.zeros(128, np.int64)  # token of each ASCII code
+    for character, token in zip(distinct, encode(distinct), strict=True):
+        table[ord(character)] = token
+    lengths = np.array([len(word) for word in words], np.int64)
+    rows = np.full((len(words), len(prefix) + max_length + 1), PAD)
+    rows[:, : len(prefix)] = prefix
+    inside = rows[:, len(prefix) : -1]
+    inside[np.arange(max_length) < lengths[:, None]] = table[np.frombuffer(text.encode(), np.uint8)]
+    rows[np.arange(len(words)), len(prefix) + lengths] = EOS
+    return torch.from_numpy(rows)
