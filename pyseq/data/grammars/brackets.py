@@ -59,17 +59,12 @@ class Brackets(Grammar):
         generator = np.random.default_rng([seed, PARTS["prompts"]])
         words: list[str] = []
         while len(words) < count:
-            drawn = nested_words(np.full(count, length - 2), self._prompt_pairs, generator)
+            drawn = nested_words(np.full(count, length - 2), self.symbols, generator)
             words += [word for word in drawn if len(word) == length - 2]
         inside, outside = self.prompt_starts
         return Prompts(
             [inside + word for word in words[:count]], [outside + word for word in words[:count]]
         )
-
-    @property
-    def _prompt_pairs(self) -> str:
-        """Kinds of brackets in the prompts' nested words."""
-        return self.symbols
 
     @abstractmethod
     def _moves(self, open_now: Any) -> list[tuple[str, Any]]:

@@ -1,7 +1,9 @@
 """Words as tensors, and one vocabulary for several grammars."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def padded(grammar: Grammar, words: Sequence[str], max_length: int) -> Tensor:
     Raises:
         UserError: a word is longer than max_length, or has a foreign symbol.
     """
-    return _rows([[SOS, *grammar.encode(word), EOS] for word in words], max_length + 2)
+    return _rows(words, grammar.encode, [SOS], max_length)
 
 
 class JointVocabulary:
@@ -102,15 +104,26 @@ class JointVocabulary:
         Raises:
             UserError: a word is longer than max_length, or has a foreign symbol.
         """
-        rows = [[*self.prefix(grammar), *self.encode(grammar, word), EOS] for word in words]
-        return _rows(rows, max_length + 3)
+        encode = partial(self.encode, grammar)
+        return _rows(words, encode, self.prefix(grammar), max_length)
 
 
-def _rows(rows: list[list[int]], width: int) -> Tensor:
-    """Rows of tokens (N, width), filled with PAD."""
-    longest = max(map(len, rows), default=0)
-    if longest > width:
-        excess = longest - width
-        raise UserError(f"a word is {excess} symbols longer than the maximum that was given")
-    filled = [row + [PAD] * (width - len(row)) for row in rows]
-    return torch.tensor(filled, dtype=torch.int64).reshape(len(rows), width)
+def _rows(
+    words: Sequence[str], encode: Callable[[str], list[int]], prefix: list[int], max_length: int
+) -> Tensor:
+    """Prefix, word, EOS, PAD ... (N, len(prefix) + max_length + 1)."""
+    longest = max(map(len, words), default=0)
+    if longest > max_length:
+        raise UserError(f"a word of {longest} symbols came; at most {max_length} fit")
+    text = "".join(words)
+    distinct = "".join(dict.fromkeys(text))
+    table = np.zeros(128, np.int64)  # token of each ASCII code
+    for character, token in zip(distinct, encode(distinct), strict=True):
+        table[ord(character)] = token
+    lengths = np.array([len(word) for word in words], np.int64)
+    rows = np.full((len(words), len(prefix) + max_length + 1), PAD)
+    rows[:, : len(prefix)] = prefix
+    inside = rows[:, len(prefix) : -1]
+    inside[np.arange(max_length) < lengths[:, None]] = table[np.frombuffer(text.encode(), np.uint8)]
+    rows[np.arange(len(words)), len(prefix) + lengths] = EOS
+    return torch.from_numpy(rows)
