@@ -153,11 +153,10 @@ class Language:
         Returns:
             list of pairs of lists of Completion: of each seed, or of the one average.
         """
-        # As in the paper's code, SOS is one of so many tokens; a task token comes on top.
         inside, outside = (
             greedy_completions(
-                model, self, prompts, max_length=self.model_length, average=average,
-                start=self.start,
+                model, self.grammar, prompts, max_length=self.max_length, average=average,
+                vocabulary=self._joint,
             )
             for prompts in (self.prompts.in_distribution, self.prompts.out_of_distribution)
         )  # fmt: skip

@@ -1,0 +1,16 @@
+"""What small trainings on grammars need."""
+
+import functools
+
+import pytest
+
+from pyseq.data.grammars import chance_level
+from pyseq.training.rules import run as run_module
+
+
+@pytest.fixture(autouse=True)
+def few_random_completions(monkeypatch):
+    """Chance is drawn from a few completions: a second less for every run."""
+    monkeypatch.setattr(
+        run_module, "chance_level", functools.partial(chance_level, completions=200)
+    )
