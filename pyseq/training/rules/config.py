@@ -209,6 +209,13 @@ class RulesConfig:
         if len(set(grammars)) < len(grammars):
             raise UserError(f"--multi_task {_spaced(self.multi_task)} repeats a grammar")
 
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "RulesConfig":
+        """The settings that `to_dict` wrote, also where JSON or YAML has made lists of tuples."""
+        known = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        model = known["model"]
+        return RulesConfig(**(known | {model: MODELS[model](**known[model])}))
+
     def to_dict(self) -> dict[str, Any]:
         """All settings by name; those of the other models are left out."""
         values = dataclasses.asdict(self)

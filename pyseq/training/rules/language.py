@@ -29,29 +29,31 @@ class Language:
     """A grammar as a model meets it, alone or beside others in a joint vocabulary.
 
     Args:
-        grammar (Grammar): whose prompts are completed.
-        others (sequence of Grammar): that the model learns beside it.
+        grammars (sequence of Grammar): that the model learns.
         max_length (int): symbols of the longest word.
         prompts (Prompts): all of one length.
         strategy (str): as for `plan_prompts`.
+        tested (Grammar | None): whose prompts these are; None: the first one's.
 
     Attributes:
-        grammar (Grammar): as given.
+        grammar (Grammar): that is tested.
         prompts (Prompts): that are tested.
         trained (tuple of (str, str)): prompts and completions that are trained on.
         classes (int): tokens of the model.
         symbols_end (int): one more than the highest symbol's token.
         model_length (int): `max_length` of the model: one more where a task token is read.
+        vocabulary (JointVocabulary | None): where there are others.
     """
 
-    def __init__(self, grammar: Grammar, others: Sequence[Grammar], max_length: int,
-                 prompts: Prompts, strategy: str = "plain"):  # fmt: skip
+    def __init__(self, grammars: Sequence[Grammar], max_length: int, prompts: Prompts,
+                 strategy: str = "plain", tested: Grammar | None = None):  # fmt: skip
+        grammar = grammars[0] if tested is None else tested
         plan = plan_prompts(grammar, prompts, strategy)
         self.grammar, self.max_length = grammar, max_length
         self.prompts, self.trained = plan.tested, plan.trained
-        self._grammars = (grammar, *others)
-        self._joint = JointVocabulary(self._grammars) if others else None
-        joint = self._joint
+        self._grammars = tuple(grammars)
+        self.vocabulary = JointVocabulary(grammars) if len(grammars) > 1 else None
+        joint = self.vocabulary
         self.classes = grammar.classes if joint is None else joint.classes
         self.symbols_end = 3 + len(grammar.symbols if joint is None else joint.symbols)
         self.model_length = max_length + (joint is not None)
@@ -69,8 +71,7 @@ class Language:
         chosen = (name for name in ("progressive", "oracle", "adversarial")
                   if getattr(config, name))  # fmt: skip
         return Language(
-            grammar,
-            [find_grammar(name) for name in config.multi_task],
+            [grammar, *(find_grammar(name) for name in config.multi_task)],
             config.max_length,
             grammar.prompts(length=config.prompt_length),
             next(chosen, "plain"),
@@ -79,19 +80,19 @@ class Language:
     @property
     def start(self) -> list[int]:
         """Tokens before every word: SOS, and the task's."""
-        return [SOS] if self._joint is None else self._joint.prefix(self.grammar)
+        return [SOS] if self.vocabulary is None else self.vocabulary.prefix(self.grammar)
 
     def encode(self, word: str) -> list[int]:
         """Tokens of a text of the grammar, without those of `start`."""
-        if self._joint is None:
+        if self.vocabulary is None:
             return self.grammar.encode(word)
-        return self._joint.encode(self.grammar, word)
+        return self.vocabulary.encode(self.grammar, word)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens; symbols of other grammars stay what they are."""
-        if self._joint is None:
+        if self.vocabulary is None:
             return self.grammar.decode(tokens)
-        return self._joint.decode(self.grammar, tokens)
+        return self.vocabulary.decode(self.grammar, tokens)
 
     def training_pools(self, count: int, seeds: Sequence[int]) -> list[WordPool]:
         """Training words of every grammar and seed.
@@ -121,9 +122,9 @@ class Language:
         )
 
     def _padded(self, grammar: Grammar, words: list[str]) -> Tensor:
-        if self._joint is None:
+        if self.vocabulary is None:
             return padded(grammar, words, self.max_length)
-        return self._joint.padded(grammar, words, self.max_length)
+        return self.vocabulary.padded(grammar, words, self.max_length)
 
     def completion_batch(self) -> tuple[Tensor, Tensor]:
         """Trained prompts with their completions, and which targets are the completions'.
@@ -153,14 +154,13 @@ class Language:
         Returns:
             list of pairs of lists of Completion: of each seed, or of the one average.
         """
-        inside, outside = (
-            greedy_completions(
-                model, self.grammar, prompts, max_length=self.max_length, average=average,
-                vocabulary=self._joint,
-            )
-            for prompts in (self.prompts.in_distribution, self.prompts.out_of_distribution)
+        inside, outside = self.prompts.in_distribution, self.prompts.out_of_distribution
+        # In one batch: a step costs much the same for many prompts as for few.
+        found = greedy_completions(
+            model, self.grammar, [*inside, *outside], max_length=self.max_length, average=average,
+            vocabulary=self.vocabulary,
         )  # fmt: skip
-        return list(zip(inside, outside, strict=True))
+        return [(row[: len(inside)], row[len(inside) :]) for row in found]
 
     def scores(self, model: RuleModel, *, average: bool = False) -> list[RuleScores]:
         """`RuleScores` of `completions`."""

@@ -12,6 +12,8 @@ import yaml
 from torch import Tensor
 
 from pyseq.analysis.rules import RunRecord, write_record
+from pyseq.analysis.rules.examination import examine
+from pyseq.analysis.rules.run_report import write_rules_report
 from pyseq.data.durable_file import replace_file
 from pyseq.data.grammars import chance_level, emit_eos_at_once
 from pyseq.errors import UserError
@@ -33,8 +35,8 @@ from pyseq.training.rules.words import Curriculum, WordBatches
 
 BEST, LAST, RECORD, REPORT = "model.pt", "last.pt", "record.json", "report.html"
 
-# What may differ between a run and its continuation: where it runs and how often it is resumed.
-_MAY_CHANGE = {"out", "resume", "device", "threads"}
+# What may differ between a run and its continuation: where it runs, and for how long.
+_MAY_CHANGE = {"out", "resume", "device", "threads", "max_time"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,11 @@ def _checkpoint_to_resume(run: RulesRun) -> Path | None:
     if before is None:
         return None
     now = yaml.safe_load(run.config.to_yaml())
+    if run.config.schedule == "cosine" and before.get("max_time") != now["max_time"]:
+        raise UserError(
+            f"--resume auto: the run in {run.folder} had max_time {before.get('max_time')}, which"
+            " cosine follows; the same fits"
+        )
     if run.config.lr_find:  # the run that goes on keeps the rate that it began with
         now = now | {"lr_find": False, "lr": before.get("lr")}
     for name in now.keys() - _MAY_CHANGE:
@@ -181,7 +188,8 @@ def _train(
     )
     if state.get("finished"):
         history.load_state_dict(state["callbacks"][history.state_key])
-        return history
+        if "max_time" not in history.stops or _is_over(config.max_time, state["elapsed"]):
+            return history
     torch.manual_seed(config.first_seed)
     every = min(run.validate_steps, len(run.batches))
     module = RuleTraining(run.model, config, run.batches, run.language, run.validation)
@@ -197,6 +205,11 @@ def _train(
     with interruption.deferred():
         quietly(trainer.fit, module, run.batches, [0], ckpt_path=checkpoint)
     return history
+
+
+def _is_over(minutes: float | None, elapsed: float) -> bool:
+    """Whether a training that has run out of time has no more of it now."""
+    return minutes is not None and elapsed >= 60 * minutes
 
 
 def make_rules_trainer(device: torch.device, **more: Any) -> lightning.Trainer:
@@ -234,7 +247,11 @@ def _conclude(run: RulesRun, history: History) -> RunRecord:
         save_stack(run.folder / name, model, stack_metadata(config, name == BEST))
     record = _record(run, history)
     write_record(run.folder / RECORD, record)
-    write_rules_report(run.folder, record, model, language)
+    examination = examine(
+        model.to(run.device), language.grammar, language.prompts, max_length=config.max_length,
+        vocabulary=language.vocabulary,
+    )  # fmt: skip
+    write_rules_report(run.folder / REPORT, record, examination)
     return record
 
 
@@ -291,11 +308,3 @@ def _record(run: RulesRun, history: History) -> RunRecord:
         facts={"torch": torch.__version__, "prompts tested": [
             len(prompts.in_distribution), len(prompts.out_of_distribution)]},
     )  # fmt: skip
-
-
-def write_rules_report(
-    folder: Path, record: RunRecord, model: RuleModel, language: Language
-) -> None:
-    """Write report.html of a run; completions are those of the given weights."""
-
-

@@ -83,7 +83,7 @@ def test_oracle_and_adversary_train_on_the_tested_prompts(strategy):
 
 def test_plain_training_trains_on_no_prompt():
     grammar = find_grammar("aNbN")
-    language = Language(grammar, [], 12, grammar.prompts(length=4))
+    language = Language([grammar], 12, grammar.prompts(length=4))
     assert language.trained == ()
     assert language.completion_batch()[0].shape[0] == 0
 
@@ -91,7 +91,7 @@ def test_plain_training_trains_on_no_prompt():
 def test_the_completion_batch_counts_completion_and_eos_alone():
     grammar = find_grammar("aNbN")
     for others in ([], [find_grammar("Dyck")]):
-        language = Language(grammar, others, 12, grammar.prompts(length=4), "oracle")
+        language = Language([grammar, *others], 12, grammar.prompts(length=4), "oracle")
         tokens, counted = language.completion_batch()
         start = len(language.start)
         for row, mask, (prompt, completion) in zip(tokens, counted, language.trained, strict=True):
@@ -105,4 +105,4 @@ def test_the_completion_batch_counts_completion_and_eos_alone():
 def test_a_completion_that_does_not_fit_is_refused():
     grammar = find_grammar("aNbN")
     with pytest.raises(UserError, match="longer than --max_length 7"):
-        Language(grammar, [], 7, grammar.prompts(length=4), "oracle")
+        Language([grammar], 7, grammar.prompts(length=4), "oracle")

@@ -22,8 +22,8 @@ from tests.training.small_runs import act_in
 
 # Dropout draws from torch's generator, whose state must come back too; a seed leaves on the way.
 SETTINGS = {
-    "grammar": "baN", "seeds": 3, "patience": 1, "max_steps": 40, "validate_every": 4, "lr": 0.1,
-    "warmup": 1, "lstm": LSTMConfig(embedding=6, hidden=12, layers=1, dropout=0.3),
+    "grammar": "baN", "seeds": 3, "patience": 1, "max_steps": 40, "validate_every": 4, "lr": 0.3,
+    "schedule": "constant", "lstm": LSTMConfig(embedding=6, hidden=12, layers=1, dropout=0.3),
 }  # fmt: skip
 
 # Killed in the middle of everything: while a step is made, between the rows of a validation and
@@ -61,7 +61,8 @@ def whole(tmp_path_factory):
     """The folder of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     record = train_rules(rules_config(folder, **SETTINGS), told=False)
-    assert len({len(rows) for rows in record.histories}) > 1, "some seed shall leave before others"
+    lengths = [len(rows) for rows in record.histories]
+    assert min(lengths) == 3 and max(lengths) > 3  # some leave at step 12, others go on
     return folder
 
 

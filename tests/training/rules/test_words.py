@@ -13,8 +13,8 @@ CPU = torch.device("cpu")
 
 
 def language(*names: str, max_length: int = 12) -> Language:
-    first, *others = (find_grammar(name) for name in names)
-    return Language(first, others, max_length, first.prompts(length=4))
+    grammars = [find_grammar(name) for name in names]
+    return Language(grammars, max_length, grammars[0].prompts(length=4))
 
 
 def batches(*names: str, seeds=(0, 1), count=40, batch=16, curriculum=None, max_length=12):
