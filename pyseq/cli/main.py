@@ -18,13 +18,14 @@ COMMANDS = {
     "evaluate": "score a trained model beside the baselines",
     "predict": "show the most likely next symbols",
     "generate": "continue a stream with a trained model",
+    "rules": "train models on grammars, and see which rules they extrapolate",
     "bench": "time an op against its peers",
     "doctor": "show what this machine can run, and why not",
     "demo": "make a stream from real text, train two minutes, report",
 }
 
 # Commands that SIGTERM and Ctrl-C stop so that `--resume auto` can go on.
-TRAINING = ("train", "supercharged", "compare", "demo", "analyze")
+TRAINING = ("train", "supercharged", "compare", "demo", "analyze", "rules")
 
 # Where the machine, not pyseq, refuses to take what is written.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
