@@ -1,14 +1,14 @@
 """`pyseq rules evaluate`: a trained stack scored again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
 from pyseq.cli import flags
-from pyseq.cli.evaluation_table import print_table
+from pyseq.cli.rules.narrow_table import LEGEND, SHORT_TITLES, print_narrow
 
 if TYPE_CHECKING:
     from pyseq.training.rules.evaluate import Evaluated
@@ -44,41 +44,40 @@ def main(arguments: list[str]) -> int:
 
 
 def print_evaluated(evaluated: "Evaluated") -> None:
-    """Print the scores of seeds and ensemble beside what they are to be held against."""
-    from pyseq.analysis.rules import METRICS
+    """Print the scores of seeds and ensemble above what they are to be held against."""
     from pyseq.analysis.rules.published import PUBLISHED
-    from pyseq.analysis.rules.table import TITLES
-    from pyseq.cli.rules.train import SHORT_TITLES, compact
 
     config = evaluated.config
     published = PUBLISHED.get((evaluated.grammar.name, config.model), {})
-    seeds = config.all_seeds
-    head = ("", *(f"seed {n}" for n in seeds), "mean", "ensemble", "published",
-            *evaluated.references)  # fmt: skip
-    losses = [f"{loss:.4f}" for loss in evaluated.losses]
-    mean = sum(evaluated.losses) / len(losses)
-    loss_published = compact(published.get("validation_loss"), "validation_loss")
-    rows = [[SHORT_TITLES["validation_loss"], *losses, f"{mean:.4f}", "", loss_published, "", ""]]
-    for metric in METRICS:
-        shares = [getattr(scores, metric) for scores in evaluated.scores]
-        rows.append(
-            [
-                SHORT_TITLES.get(metric, TITLES[metric]),
-                *(f"{share:.3f}" for share in shares),
-                f"{sum(shares) / len(shares):.3f}",
-                f"{getattr(evaluated.ensemble, metric):.3f}",
-                compact(published.get(metric), metric),
-                *(f"{r[metric]:.3f}" if metric in r else "" for r in evaluated.references.values()),
-            ]
-        )
+    seeds = [{"validation_loss": loss, **vars(scores)}
+             for loss, scores in zip(evaluated.losses, evaluated.scores, strict=True)]  # fmt: skip
+    mean = {name: sum(seed[name] for seed in seeds) / len(seeds) for name in COLUMNS}
+    rows = [
+        *((f"seed {n}", seed) for n, seed in zip(config.all_seeds, seeds, strict=True)),
+        ("mean", mean),
+        ("ensemble", vars(evaluated.ensemble)),
+        ("published", {name: spread.mean for name, spread in published.items()}),
+        *evaluated.references.items(),
+    ]
     inside, outside = evaluated.prompts
-    title = (
-        f"{config.model} on {evaluated.grammar.name}, length {config.max_length}, weights:"
-        f" {evaluated.weights}; {inside} prompts in and {outside} out of distribution"
+    print(
+        f"{config.model} on {evaluated.grammar.name}, words of up to {config.max_length} symbols;"
+        f" weights: {evaluated.weights}; {inside} prompts in and {outside} out of distribution"
     )
-    print_table(Console(highlight=False), title, head, rows)
-    print(f"floor of the loss: {evaluated.floor:.5f} nats per target")
-    print("shares are of the completions that finish, and 0 where none does; published: the best of"
-          " each history")  # fmt: skip
+    print_narrow("", ("", *(SHORT_TITLES[name] for name in COLUMNS)), [_cells(*row) for row in rows])
+    print(LEGEND)
+    print(f"lowest possible loss: {evaluated.floor:.5f} nats per target")
+    print("shares are of the completions that finish, and 0 where none does; published: the mean"
+          " over seeds of the best of each history")  # fmt: skip
     if config.max_length != 256:
         print(f"published runs had words of up to 256 symbols, these of {config.max_length}")
+
+
+# All but the whole's R2, which the prompts break.
+COLUMNS = ("validation_loss", "id_rule_1", "id_rule_2", "ood_rule_1", "ood_rule_2_completion",
+           "id_finished", "ood_finished", "id_grammatical", "ood_grammatical")  # fmt: skip
+
+
+def _cells(name: str, shares: Mapping[str, float]) -> list[str]:
+    shown = {name: 5 if name == "validation_loss" else 3 for name in COLUMNS}
+    return [name, *(f"{shares[m]:.{d}f}" if m in shares else "" for m, d in shown.items())]

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import tyro
-from rich.console import Console
 
 from pyseq.cli import flags
-from pyseq.cli.evaluation_table import print_table
+from pyseq.cli.rules.narrow_table import print_narrow
 from pyseq.errors import UserError
 from pyseq.training.rules.config import RulesConfig
 
@@ -45,8 +44,7 @@ def main(arguments: list[str]) -> int:
     ended = run_trials(
         trials(base, varied, config.budget), lambda line: print(line, file=sys.stderr, flush=True)
     )
-    columns = ("settings", "validation loss", "OOD R1 there", "finished there",
-               "best OOD R1", "steps", "minutes")  # fmt: skip
+    columns = ("settings", "val. loss", "OOD R1", "finished", "best", "steps", "minutes")
     rows = [
         [row["name"], _number(row["validation_loss"], 5), _number(row["ood_rule_1"]),
          _number(row["ood_finished"]), _number(row["best_ood_rule_1"]), f"{row['steps']:,}",
@@ -54,8 +52,8 @@ def main(arguments: list[str]) -> int:
         for row in ranking(ended)
     ]  # fmt: skip
     title = f"{base.model} on {base.grammar}, means over {base.seeds} seeds"
-    print_table(Console(highlight=False), title, columns, rows)
-    print("there: at each seed's lowest validation loss; best: over each seed's history, which"
+    print_narrow(title, columns, rows)
+    print("at each seed's lowest validation loss; best: OOD R1 over each seed's history, which"
           " favours noise")  # fmt: skip
     return 0
 

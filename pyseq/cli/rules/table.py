@@ -4,15 +4,17 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from pyseq.cli import flags
-from pyseq.cli.evaluation_table import print_table
+from pyseq.cli.rules.narrow_table import compact, print_narrow
 from pyseq.data.durable_file import replace_file
 from pyseq.errors import UserError
+
+if TYPE_CHECKING:
+    from pyseq.analysis.rules.table import TableRow
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,6 @@ def main(arguments: list[str]) -> int:
     config = flags.parse(TableConfig, "rules table", arguments)
     from pyseq.analysis.rules.table import (
         TITLES,
-        best_table,
-        metric_table,
         statement,
         summarise,
         table_markdown,
@@ -63,12 +63,12 @@ def main(arguments: list[str]) -> int:
     default = [folder] if folder.exists() else []
     records = find_records([*config.folders, *(default if config.run or not config.folders else [])])
     rows = summarise(records)
-    console = Console(highlight=False)
+    settings = sorted({row.variant for row in rows if row.variant})
     for metric in config.metrics:
-        head, lines = metric_table(rows, metric)
-        print_table(console, TITLES[metric], head, lines)
-    print_table(console, "best OOD R1 of each grammar", *best_table(rows))
-    console.print(statement(rows), soft_wrap=True, markup=False)
+        print_narrow(TITLES[metric], HEAD, [_cells(row, metric, settings) for row in rows])
+    for number, said in enumerate(settings, 1):
+        print(f"({number}) other settings: {said}")
+    print(statement(rows))
     if records:
         folder.mkdir(parents=True, exist_ok=True)
         text = table_markdown(rows)
@@ -78,6 +78,25 @@ def main(arguments: list[str]) -> int:
     else:
         print("no runs found; --run minimum or --run published makes some")
     return 0
+
+
+HEAD = ("grammar", "model", "length", "seeds", "best", "least loss", "published", "verdict")
+
+
+def _cells(row: "TableRow", metric: str, settings: list[str]) -> list[str]:
+    """One row; which other settings it has stands below the table, as they may be many."""
+    from pyseq.analysis.rules.published import short_name
+
+    cell = row.cells[metric]
+    number = f" ({settings.index(row.variant) + 1})" if row.variant else ""
+    return [
+        short_name(row.grammar),
+        row.model,
+        str(row.max_length) if row.seeds else "",
+        f"{len(row.seeds)}" if row.seeds else "",
+        *(compact(spread, metric) for spread in (cell.best, cell.least_loss, cell.published)),
+        cell.verdict + number,
+    ]
 
 
 def _run(config: TableConfig) -> None:

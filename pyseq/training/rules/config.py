@@ -72,9 +72,9 @@ class RulesConfig:
     """Minutes of training at the most; cosine then follows the clock."""
     clip: float = 0.0
     """Largest gradient norm of a seed; 0 does not clip, as the official trainer."""
-    ignore_pad: bool | None = None
-    """Leave PAD targets out of the training loss; default: for Linear only, as published. The
-    validation loss counts them all the same."""
+    pad_targets: Literal["auto", "count", "ignore"] = "auto"
+    """Whether the training loss counts PAD targets; auto: as published, for all models but Linear.
+    The validation loss counts them all the same."""
     label_smoothing: float = 0.0
     """Share of each target spread over all classes, in training."""
     focal_gamma: float = 0.0
@@ -151,6 +151,7 @@ class RulesConfig:
         length = grammar.prompt_length if self.prompt_length is None else self.prompt_length
         train = 512 if grammar.name in BRACKETS else 15_000
         every = 100 if grammar.name == "bbaN" else 250
+        pad: Literal["count", "ignore"] = "ignore" if self.model == "linear" else "count"
         config = dataclasses.replace(
             self,
             grammar=grammar.name,
@@ -159,7 +160,7 @@ class RulesConfig:
             prompt_length=length,
             num_train=train if self.num_train is None else self.num_train,
             validate_every=every if self.validate_every is None else self.validate_every,
-            ignore_pad=self.model == "linear" if self.ignore_pad is None else self.ignore_pad,
+            pad_targets=pad if self.pad_targets == "auto" else self.pad_targets,
         )
         config.check()
         return config

@@ -105,6 +105,7 @@ class RuleTraining(lightning.LightningModule):
     def _word_loss(self, tokens: Tensor, step: int) -> Tensor:
         """Loss of every seed on a batch of words (S, B, L)."""
         config, read, targets = self.config, tokens[..., :-1], tokens[..., 1:]
+        ignore_pad = config.pad_targets == "ignore"
         seen = read
         if config.augment:
             seen = replace_symbols(
@@ -113,10 +114,10 @@ class RuleTraining(lightning.LightningModule):
             )  # fmt: skip
         logits = self.model(seen)
         loss = losses.word_loss(
-            logits, targets, ignore_pad=config.ignore_pad,
+            logits, targets, ignore_pad=ignore_pad,
             label_smoothing=config.label_smoothing, focal_gamma=config.focal_gamma,
         )  # fmt: skip
-        if config.ignore_pad or config.label_smoothing or config.focal_gamma:
+        if ignore_pad or config.label_smoothing or config.focal_gamma:
             with torch.no_grad():
                 self._count_loss(losses.word_loss(logits, targets))
         else:

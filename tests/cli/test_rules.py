@@ -1,0 +1,274 @@
+"""`pyseq rules`: what its subcommands print, leave behind and refuse."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pyseq.analysis.rules import read_record
+from pyseq.cli.main import main
+from pyseq.models.rules import load_stack
+from pyseq.training.metrics_file import MetricsFile
+
+SMALL = ["--max_length", "12", "--prompt_length", "4", "--num_train", "40", "--num_validation", "20",
+         "--batch", "16", "--warmup", "5", "--validate_every", "6", "--max_steps", "12", "--seeds",
+         "2", "--lr", "1e-2", "--device", "cpu", "--model", "lstm", "--lstm.hidden", "12",
+         "--lstm.layers", "1"]  # fmt: skip
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main(["rules", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a small run."""
+    folder = tmp_path_factory.mktemp("rules") / "run"
+    assert main(["rules", "train", "--grammar", "L3", *SMALL, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_training_prints_both_selections_beside_the_paper_and_leaves_a_folder(tmp_path, capsys):
+    folder = tmp_path / "run"
+    code, out, err = run(capsys, "train", "--grammar", "L3", *SMALL, "--out", str(folder))
+    assert code == 0
+    assert "lstm on aNbN, a^n b^n" in out
+    assert re.search(r"OOD R1( +1?\.\d{3}±\.\d{3}){2} +\.376±\.209 ", out)
+    assert "lowest possible loss: 0.13783 nats per target" in out  # ln 6 / 13
+    assert "other settings than the published: prompt_length 4" in out
+    assert "another length" in out
+    assert f"report: {folder}/report.html" in out
+    assert len(re.findall(r"^step (6|12)  seeds 2 ", err, re.MULTILINE)) == 2
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "last", "last.pt", "metrics.csv", "metrics.jsonl", "model.pt", "record.json",
+        "report.html",
+    }  # fmt: skip
+    assert "<svg" in (folder / "report.html").read_text()
+    assert all(len(line) <= 80 for line in out.splitlines() if "±" in line)
+
+
+def test_the_saved_settings_are_flags_again(trained, tmp_path, capsys):
+    again = tmp_path / "again"
+    code, _, _ = run(
+        capsys, "train", "--config", str(trained / "config.yaml"), "--out", str(again)
+    )
+    assert code == 0
+    first, second = read_record(trained / "record.json"), read_record(again / "record.json")
+    for one, other in zip(first.histories, second.histories, strict=True):
+        for left, right in zip(one, other, strict=True):
+            assert left | {"seconds": 0} == right | {"seconds": 0}
+
+
+def test_a_killed_command_goes_on(trained, tmp_path, capsys):
+    folder = tmp_path / "run"
+    flags = ["train", "--grammar", "L3", *SMALL, "--out", str(folder), "--resume", "auto"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyseq", "rules", *flags], env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not MetricsFile.read(folder) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert MetricsFile.read(folder)
+    code, _, _ = run(capsys, *flags)
+    assert code == 0
+    timeless = [
+        [row | {"seconds": 0} for row in MetricsFile.read(where)] for where in (trained, folder)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_evaluation_shows_every_seed_the_ensemble_and_what_they_are_held_against(trained, capsys):
+    code, out, _ = run(capsys, "evaluate", str(trained / "model.pt"))
+    assert code == 0
+    rows = [line.split()[0] for line in out.splitlines() if re.match(r" +[a-zE].*\d\.\d{3}", line)]
+    assert rows == ["seed", "seed", "mean", "ensemble", "published", "chance", "EOS"]
+    record = read_record(trained / "record.json")
+    losses = [min(row["validation_loss"] for row in rows) for rows in record.histories]
+    for loss in losses:  # the file holds each seed's weights at its lowest loss
+        assert f"{loss:.5f}" in out
+    assert "4 prompts in and 12 out of distribution" in out or "out of distribution" in out
+    assert all(len(line) <= 80 for line in out.splitlines() if line.startswith("  "))
+
+
+def test_a_model_of_another_grammar_is_refused(trained, capsys):
+    code, out, err = run(capsys, "evaluate", str(trained / "model.pt"), "--grammar", "Dyck")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"pyseq rules: {trained}/model.pt holds models of aNbN, not of parentheses_and_brackets\n"
+    )
+    assert run(capsys, "evaluate", str(trained / "model.pt"), "--grammar", "L3")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "--grammar", "aNbX"], "there is no grammar 'aNbX'; known are baN (L1), bbaN"),
+        (["train", "--model", "rnn"], "--model rnn; known: transformer, lstm, linear"),
+        (["train", "--transformer.heads", "3"], "3 heads do not divide width 10"),
+        (["train", "--max_length", "16", "--prompt_length", "20"],
+         "prompts of 20 symbols leave nothing to complete where words have 16 at most"),
+        (["train", "--lstm.bidirectional"], "bidirectional is refused"),
+        (["train", "--oracle", "--adversarial"], "--adversarial and --oracle contradict"),
+        (["train", "--curriculum_lengths", "8", "4", "--curriculum_epochs", "1", "2"],
+         "two equally long, rising lists fit"),
+        (["train", "--multi_task", "aNbN"], "--multi_task aNbN repeats a grammar"),
+        (["train", "--lr", "0"], "--lr 0.0; a positive rate fits"),
+        (["show", "aNbX"], "there is no grammar 'aNbX'"),
+        (["evaluate", "nowhere.pt"], "nowhere.pt is no file"),
+        (["sweep", "--model", "linear", "--dropouts", "0,.1"], "--model linear has none; known:"),
+        (["sweep", "--vary", "lr"], "--vary lr; NAME=VALUE,VALUE fits"),
+        (["sweep", "--vary", "lstm.heads=2"], "there is no setting heads to vary"),
+        (["table", "nowhere"], "nowhere is not there"),
+        (["table", "--metrics", "speed"], "--metrics speed; known: validation_loss"),
+        (["dance"], "unknown subcommand 'dance'; known: train, evaluate, sweep, table, show"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_grammar_is_shown_with_its_numbers(capsys):
+    code, out, _ = run(capsys, "show", "aNbN")
+    assert code == 0
+    for line in (
+        "aNbN (L3): a^n b^n, n >= 1",
+        "R1: as many a's as b's",
+        "words of up to 256 symbols: 128, each once",
+        "prompts in distribution: 5, 5 distinct",
+        "prompts out of distribution: 251, 251 distinct",
+        "lowest possible loss: 0.01888 nats per target over 257 targets",
+        "EOS at once: ID R1 0.200, ID R2 1.000, OOD R1 0.275",
+        "published transformer: OOD R1 0.657 ± 0.162",
+    ):
+        assert line in out
+    assert "0.08402 nats per target over 33" in run(capsys, "show", "L3", "--max_length", "32")[1]
+
+
+def test_help_names_every_subcommand_and_model_option(capsys):
+    assert "sweep" in run(capsys, "--help")[1]
+    code, out, _ = run(capsys, "train", "--help")
+    assert code == 0
+    for flag in ("--transformer.heads", "--lstm.hidden", "--linear.variant", "--curriculum_lengths"):
+        assert flag in out
+    assert "attention heads" in out
+
+
+def test_a_sweep_ranks_every_combination_and_goes_on(tmp_path, capsys):
+    flags = ["sweep", *SMALL, "--lrs", "1e-3,1e-2", "--sizes", "8", "--sizes", "12", "--out",
+             str(tmp_path / "sweep"), "--budget", "10"]  # fmt: skip
+    code, out, err = run(capsys, *flags)
+    assert code == 0
+    names = {f"lr={lr},hidden={size}" for lr in (0.001, 0.01) for size in (8, 12)}
+    assert {path.name for path in (tmp_path / "sweep").iterdir()} == names
+    shown = [line for line in out.splitlines() if "lr=" in line]
+    assert len(shown) == 4
+    ranked = [float(line.split()[2]) for line in shown]
+    assert ranked == sorted(ranked, reverse=True)
+    assert err.count("training") == 4
+    wide = read_record(tmp_path / "sweep" / "lr=0.001,hidden=12" / "record.json")
+    narrow = read_record(tmp_path / "sweep" / "lr=0.001,hidden=8" / "record.json")
+    assert wide.parameters > narrow.parameters
+    assert wide.config["max_time"] == 2.5  # a quarter of the budget
+    (tmp_path / "sweep" / "lr=0.01,hidden=8" / "record.json").unlink()
+    _, again, err = run(capsys, *flags)
+    assert (err.count("there already"), err.count("training")) == (3, 1)
+    assert [line.split()[:3] for line in again.splitlines() if "lr=" in line] == [
+        line.split()[:3] for line in shown
+    ]
+
+
+def test_the_learning_rate_is_found_and_used(tmp_path, capsys):
+    folder = tmp_path / "run"
+    code, out, _ = run(
+        capsys, "train", "--grammar", "L1", *SMALL, "--lr_find", "--out", str(folder)
+    )
+    assert code == 0
+    found = re.search(r"learning rate: (\S+), at which the loss fell fastest", out)
+    assert found
+    rate = float(found[1])
+    assert read_record(folder / "record.json").config["lr"] == rate
+    assert 1e-4 < rate < 1
+    curve = (folder / "lr_find.csv").read_text().splitlines()
+    assert curve[0] == "lr,bits"
+    assert len(curve) > 40
+    # The training that follows is the one that this rate gives.
+    other = tmp_path / "other"
+    run(capsys, "train", "--grammar", "L1", *SMALL, "--lr", found[1], "--out", str(other))
+    rows = [[r | {"seconds": 0} for r in MetricsFile.read(where)] for where in (folder, other)]
+    assert rows[0] == rows[1]
+
+
+def test_the_table_shows_what_was_run_and_what_was_not(trained, tmp_path, capsys):
+    code, out, _ = run(capsys, "table", str(trained), "--out", str(tmp_path / "table"))
+    assert code == 0
+    ours = [line for line in out.splitlines() if re.search(r"aNbN +lstm +12 +2 ", line)]
+    assert len(ours) == 1
+    assert ".376±.209" in ours[0]
+    assert ours[0].rstrip().endswith("(1)")
+    assert "(1) other settings: prompt_length 4" in out
+    assert re.search(r"aNbN +transformer .*not run", out)
+    assert all(len(line) <= 80 for line in out.splitlines() if "±" in line)
+    for name in ("table.md", "table.html"):
+        assert "not run" in (tmp_path / "table" / name).read_text()
+
+
+def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch, capsys):
+    from pyseq.training.rules import cells as cells_module
+
+    ran = []
+
+    def train(config):
+        ran.append((Path(config.out).name, config.seeds, config.resume))
+        folder = Path(config.out)
+        folder.mkdir(parents=True)
+        record = json.loads((trained_record := tmp_path / "one.json").read_text())
+        assert trained_record.exists()
+        (folder / "record.json").write_text(json.dumps(record | {"stops": ["max_steps"] * 2}))
+
+    assert main(["rules", "train", *SMALL, "--max_steps", "6", "--out", str(tmp_path / "a")]) == 0
+    (tmp_path / "a" / "record.json").rename(tmp_path / "one.json")
+    monkeypatch.setattr(cells_module, "train_rules", train)
+    flags = ["table", "--run", "minimum", "--out", str(tmp_path / "table")]
+    assert run(capsys, *flags)[0] == 0
+    assert [name for name, _, _ in ran] == [
+        "aNbN-transformer-256", "aNbN-lstm-256", "aNbN-transformer-64", "aNbN-lstm-64",
+        "aNbN-linear-64", "baN-transformer-64", "baN-lstm-64", "baN-linear-64",
+    ]  # fmt: skip
+    assert [seeds for _, seeds, _ in ran] == [3, 3, 5, 5, 5, 5, 5, 5]
+    assert {resume for _, _, resume in ran} == {"auto"}
+    code, _, err = run(capsys, *flags)
+    assert code == 0
+    assert len(ran) == 8
+    assert err.count("complete") == 8
+
+
+def test_a_cell_that_ran_out_of_time_goes_on(tmp_path, capsys):
+    folder = tmp_path / "run"
+    flags = ["train", "--grammar", "L3", *SMALL, "--out", str(folder), "--max_steps", "30"]
+    assert run(capsys, *flags, "--max_time", "1e-6")[0] == 0
+    record = read_record(folder / "record.json")
+    assert record.stops == ["max_time"] * 2
+    assert not record.complete
+    assert run(capsys, *flags, "--resume", "auto")[0] == 0
+    after = read_record(folder / "record.json")
+    assert after.stops == ["max_steps"] * 2
+    assert [row["step"] for row in after.histories[0]][-1] == 30
+    assert after.histories[0][0] == record.histories[0][0]
+    assert load_stack(folder / "model.pt")[0].seeds == 2
