@@ -15,7 +15,6 @@ from pyseq.analysis.plots.drawing import (
     MAIN,
     QUIET,
     SECOND,
-    SOFT,
     WIDTH,
     add_legend,
     new_axes,
@@ -34,6 +33,7 @@ _LOOKS: dict[Outcome, tuple[str, float, float, str]] = {
     "broken": (SECOND, 0.9, 0.3, "rule 1 broken"),
     "unfinished": (QUIET, 0.34, 0.34, "never finished"),
 }
+_SHADES = 12  # of attention; weights below a 24th are left blank
 _COLUMNS = 64  # prompts beside one another; at 9 inches their letters can still be read
 
 
@@ -136,43 +136,53 @@ def attention_maps(weights: NDArray[np.floating], tokens: str, name: str, *, pro
         return ""
     layers, heads, length, _ = weights.shape
     shown = np.concatenate([weights.mean(1, keepdims=True), weights], axis=1)  # (L, 1 + H, T, T)
-    side = WIDTH / (heads + 1.6)
-    grid = new_grid(layers, heads + 1, layers * (side + 0.02) + 0.5, width=WIDTH)
-    for k, axes in enumerate(grid):
-        layer, head = divmod(k, heads + 1)
-        _map(axes, shown[layer, head])
-        for line in (axes.axhline, axes.axvline):
-            line(prompt - 0.5, color=SOFT, linewidth=0.5, linestyle=":")
-        axes.set_xlim(-0.5, length - 0.5)
-        axes.set_ylim(length - 0.5, -0.5)
-        axes.set_aspect("equal")
-        axes.spines[:].set_visible(True)
-        axes.tick_params(length=0)
-        last = layer == layers - 1
-        size = min(8.0, 72 * side / length * 0.75)
-        axes.set_xticks(range(length), tokens if last else [])
-        axes.set_yticks(range(length), tokens if head == 0 else [])
-        axes.tick_params(labelsize=size, pad=1.5)
-        if layer == 0:
-            axes.set_title("mean" if head == 0 else f"head {head}", fontsize=9, color=SOFT)
-        if head == 0:
-            axes.set_ylabel(f"layer {layer + 1}", fontsize=9, color=INK)
-    return to_svg(grid[0], name)
+    # All maps share one pair of axes: a pair for each would take seconds to lay out.
+    pitch = length + 1.0 + length / 12
+    side = (WIDTH - 0.5) / (heads + 1)  # inches from map to map
+    axes = new_axes(layers * side + 0.5)
+    _cells_of_maps(axes, shown, pitch)
+    low, high = -0.5, length - 0.5
+    x = np.array([low, high, high, low, low, np.nan, low, high, np.nan, *[prompt - 0.5] * 2])
+    y = np.array([low, low, high, high, low, np.nan, *[prompt - 0.5] * 2, np.nan, low, high])
+    down, right = np.divmod(np.arange(layers * (heads + 1)), heads + 1)
+    for parts, style in ((slice(0, 5), "-"), (slice(6, None), ":")):
+        # NaN between the maps lifts the pen.
+        frames_x = [np.append(x[parts] + pitch * k, np.nan) for k in right]
+        frames_y = [np.append(y[parts] + pitch * k, np.nan) for k in down]
+        axes.plot(np.concatenate(frames_x), np.concatenate(frames_y), color=QUIET, lw=0.6, ls=style)
+    size = min(8.0, 72 * side / pitch * 0.8)
+    place = np.arange(length)
+    axes.set_yticks(np.concatenate([place + pitch * k for k in range(layers)]), [*tokens] * layers)
+    axes.set_xticks(
+        np.concatenate([place + pitch * k for k in range(heads + 1)]), [*tokens] * (heads + 1)
+    )
+    axes.tick_params(labelsize=size, length=0, pad=1.5)
+    for k in range(layers):
+        axes.text(
+            -0.035, pitch * k + length / 2, f"layer {k + 1}", transform=axes.get_yaxis_transform(),
+            rotation=90, ha="right", va="center", fontsize=9, color=INK,
+        )  # fmt: skip
+    for k in range(heads + 1):
+        name_of = "mean" if k == 0 else f"head {k}"
+        axes.text(pitch * k + length / 2, -1.0, name_of, ha="center", fontsize=9, color=INK)
+    axes.set_xlim(-1, heads * pitch + length)
+    axes.set_ylim((layers - 1) * pitch + length, -1)
+    axes.spines[:].set_visible(False)
+    return to_svg(axes, name)
 
 
-def _map(axes: Axes, weights: NDArray[np.floating]) -> None:
-    """Weights (T, T) as cells, their opacity in proportion: one path for each of 12 shades."""
+def _cells_of_maps(axes: Axes, weights: NDArray[np.floating], pitch: float) -> None:
+    """Weights (L, H, T, T) as cells, their opacity in proportion: one path for each shade."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    levels = 12
-    level = np.rint(levels * np.clip(np.nan_to_num(weights), 0, 1)).astype(int)
+    level = np.rint(_SHADES * np.clip(np.nan_to_num(weights), 0, 1)).astype(int)
     corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0, 0)])
     codes = [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
-    for shade in range(1, levels + 1):
-        rows, columns = np.nonzero(level == shade)
-        if rows.size == 0:
+    for shade in range(1, _SHADES + 1):
+        layer, head, query, key = np.nonzero(level == shade)
+        if layer.size == 0:
             continue
-        vertices = (np.column_stack([columns, rows])[:, None] + corners).reshape(-1, 2)
-        path = Path(vertices, codes * rows.size)
-        axes.add_patch(PathPatch(path, facecolor=MAIN, alpha=shade / levels, linewidth=0))
+        centres = np.column_stack([key + pitch * head, query + pitch * layer])
+        path = Path((centres[:, None] + corners).reshape(-1, 2), codes * layer.size)
+        axes.add_patch(PathPatch(path, facecolor=MAIN, alpha=shade / _SHADES, linewidth=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from pyseq.analysis.plots.drawing import (
     thinned,
     to_svg,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, Any]]
 _STYLES = ("--", ":", "-.")
@@ -72,7 +75,7 @@ def seed_chart(
         text = f"{name} {level:.3g}" if share else f"{name} {level:.5g}"
         axes.axhline(level, color=SECOND, linewidth=1.2, linestyle=style, label=text)
     if logarithmic:
-        axes.set_yscale("log")
+        _make_logarithmic(axes)
     if share:
         axes.set_ylim(-0.03, 1.03)
     if width < WIDTH:
@@ -84,6 +87,16 @@ def seed_chart(
     axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     return to_svg(axes, key.replace("_", "-"))
+
+
+def _make_logarithmic(axes: Axes) -> None:
+    """With labels in plain figures: powers as matplotlib writes them are markup, not text."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _mean(curves: Sequence[np.ndarray]) -> np.ndarray:

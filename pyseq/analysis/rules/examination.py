@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyseq.data.grammars import Grammar, JointVocabulary, Prompts
     from pyseq.models.rules import RuleModel
 
-_LONGEST_MAP = 20  # tokens; more could not be read beside one another
+_LONGEST_MAP = 16  # tokens; more could not be read beside one another
 # Two symbols that the first rule asks for equally often; what else it asks for is not told by them.
 _BALANCED = {
     "aNbN": "ab",
@@ -39,7 +39,7 @@ class AttentionMap:
     Attributes:
         completion (Completion): of the first seed.
         outcome ("kept" | "broken" | "unfinished"): of its first rule.
-        tokens (str): what was read, ^ for SOS and # for a task's token; cut at 20 tokens.
+        tokens (str): what was read, ^ for SOS and # for a task's token; cut at 16 tokens.
         given (int): how many of them come before the completion.
         weights (array (L, H, T, T), float32): of layer, head, query and key.
     """

@@ -12,9 +12,9 @@ import yaml
 from pyseq.analysis import plots
 from pyseq.analysis.report import page
 from pyseq.analysis.rules.examination import Examination, balance, outcome
-from pyseq.analysis.rules.published import JUDGED, LENGTH, REMARKS, Spread
+from pyseq.analysis.rules.published import LENGTH, REMARKS, Spread
 from pyseq.analysis.rules.run_record import RUNNING, RunRecord
-from pyseq.analysis.rules.scores import METRICS, Completion, RuleScores, score, select_minimum_loss
+from pyseq.analysis.rules.scores import METRICS, Completion, score, select_minimum_loss
 from pyseq.analysis.rules.table import NOTES, TITLES, TableRow, spread_text, summarise
 from pyseq.data.durable_file import replace_file
 from pyseq.data.grammars import Grammar, find_grammar
@@ -88,47 +88,53 @@ def _statement(row: TableRow | None) -> str:
 def _scores(
     row: TableRow, record: RunRecord, grammar: Grammar, examination: Examination | None
 ) -> str:
-    head = ["", "best", "at least loss"]
-    now: list[RuleScores] = []
-    together: RuleScores | None = None
-    if examination is not None:
-        pairs = zip(examination.in_distribution, examination.out_of_distribution, strict=True)
-        now = [score(grammar, *pair) for pair in pairs]
-        head.append("these weights")
-    if examination is not None and examination.ensemble is not None:
-        together = score(grammar, *examination.ensemble)
-        head.append("seeds averaged")
-    head += ["published", "chance", "EOS at once", "verdict"]
+    head = ["", "best", "at least loss", "published", "verdict", "chance", "EOS at once"]
     lines = []
     for metric in ("validation_loss", *METRICS):
-        digits = 4 if metric == "validation_loss" else 3
         cell = row.cells[metric]
-        line = [
-            TITLES[metric],
-            *(spread_text(s, digits=digits) for s in (cell.best, cell.least_loss)),
-        ]
-        if now:
-            shares = [getattr(scores, metric, None) for scores in now]
-            line.append(_mean(shares) if metric in METRICS else "")
-        if together is not None:
-            line.append(f"{getattr(together, metric):.3f}" if metric in METRICS else "")
-        line.append(spread_text(cell.published, digits=digits))
-        for reference in (row.chance, row.eos_at_once):
-            line.append(f"{reference[metric]:.3f}" if metric in reference else "")
-        lines.append([*line, cell.verdict if metric in JUDGED else ""])
+        digits = 4 if metric == "validation_loss" else 3
+        spreads = (cell.best, cell.least_loss, cell.published)
+        lines.append(
+            [
+                TITLES[metric],
+                *(spread_text(spread, digits=digits) for spread in spreads),
+                cell.verdict,
+                *(f"{r[metric]:.3f}" if metric in r else "" for r in (row.chance, row.eos_at_once)),
+            ]
+        )
     notes = [*NOTES[:3], *([REMARKS[record.model]] if record.model in REMARKS else [])]
-    each = page.folded("Seed by seed", _seed_table(record))
-    table = page.table(head, lines, text=[len(head) - 1])
     return page.section(
-        "Scores", table, each, page.folded("How to read this", "".join(map(page.note, notes)))
+        "Scores",
+        page.table(head, lines, text=(4,)),
+        page.folded("Seed by seed", _seed_table(record)),
+        page.folded("How to read this", "".join(map(page.note, notes))),
+        _scores_now(grammar, examination) if examination is not None else "",
     )
 
 
-def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    mean = sum(known) / len(known)
-    squares = sum((value - mean) ** 2 for value in known)
-    return spread_text(Spread(mean, (squares / max(len(known) - 1, 1)) ** 0.5, len(known)))
+def _scores_now(grammar: Grammar, examination: Examination) -> str:
+    """The scores of the completions that the page shows."""
+    pairs = zip(examination.in_distribution, examination.out_of_distribution, strict=True)
+    now = [score(grammar, *pair) for pair in pairs]
+    together = score(grammar, *examination.ensemble) if examination.ensemble else None
+    head = ["", "mean over seeds", *(["seeds averaged"] if together else [])]
+    lines = [
+        [
+            TITLES[metric],
+            _mean([getattr(scores, metric) for scores in now]),
+            *([f"{getattr(together, metric):.3f}"] if together else []),
+        ]
+        for metric in METRICS
+    ]
+    text = "Averaged: all seeds as one model, their probabilities averaged at every token."
+    heading = "<h3>The weights whose completions this page shows</h3>"
+    return heading + page.table(head, lines) + (page.note(text) if together else "")
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean = sum(values) / len(values)
+    squares = sum((value - mean) ** 2 for value in values)
+    return spread_text(Spread(mean, (squares / max(len(values) - 1, 1)) ** 0.5, len(values)))
 
 
 def _seed_table(record: RunRecord) -> str:

@@ -115,6 +115,9 @@ class TableRow:
     def remark(self) -> str:
         """What weakens the row whatever it is held against; empty where nothing does."""
         said = []
+        rate = self.cells["ood_finished"].best
+        if rate is not None and rate.mean == 0:
+            said.append("no OOD completion finished")
         if self.ended < len(self.seeds):
             said.append(f"{len(self.seeds) - self.ended} of {len(self.seeds)} seeds unfinished")
         if 0 < len(self.seeds) < LEAST_SEEDS:
