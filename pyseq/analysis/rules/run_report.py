@@ -93,11 +93,12 @@ def _scores(
     for metric in ("validation_loss", *METRICS):
         cell = row.cells[metric]
         digits = 4 if metric == "validation_loss" else 3
-        spreads = (cell.best, cell.least_loss, cell.published)
+        spreads = (cell.best, cell.least_loss)
         lines.append(
             [
                 TITLES[metric],
                 *(spread_text(spread, digits=digits) for spread in spreads),
+                spread_text(cell.published),
                 cell.verdict,
                 *(f"{r[metric]:.3f}" if metric in r else "" for r in (row.chance, row.eos_at_once)),
             ]

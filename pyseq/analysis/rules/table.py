@@ -254,7 +254,7 @@ def _texts(row: TableRow, metric: str) -> tuple[str, ...]:
         str(len(row.seeds)),
         show(cell.best),
         show(cell.least_loss),
-        f"{show(published)} (n {published.n})" if published else "",
+        f"{spread_text(published)} (n {published.n})" if published else "",
         f"{cell.verdict} ({row.settings})" if cell.verdict and row.settings else cell.verdict,
         *beside,
         row.remark,
