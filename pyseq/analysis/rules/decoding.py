@@ -78,7 +78,7 @@ def greedy_completions(
 
 def _decode(model: RuleModel, tokens: Tensor, further: int, average: bool) -> Tensor:
     """The tokens that follow (P, T), of each seed (S, P, up to `further`), or of all as one."""
-    with _evaluated(model), torch.inference_mode():
+    with evaluated(model), torch.inference_mode():
         device = next(model.parameters()).device
         given = tokens.to(device).expand(model.seeds, -1, -1)  # (S, P, T)
         cache = model.new_cache()
@@ -138,7 +138,7 @@ def validation_loss(
     device = next(model.parameters()).device
     total = torch.zeros(model.seeds, dtype=torch.float64, device=device)
     targets = torch.zeros_like(total)
-    with _evaluated(model), torch.inference_mode():
+    with evaluated(model), torch.inference_mode():
         for batch in tokens.split(batch_size, dim=1):
             batch = batch.to(device)
             wanted = batch[..., 1:]
@@ -151,7 +151,7 @@ def validation_loss(
 
 
 @contextmanager
-def _evaluated(model: RuleModel) -> Iterator[None]:
+def evaluated(model: RuleModel) -> Iterator[None]:
     """Dropout is off inside, and is what it was after."""
     was_training = model.training
     model.eval()

@@ -115,6 +115,9 @@ class TableRow:
     def remark(self) -> str:
         """What weakens the row whatever it is held against; empty where nothing does."""
         said = []
+        rate = self.cells["ood_finished"].best
+        if rate is not None and rate.mean == 0:
+            said.append("no OOD completion finished")
         if self.ended < len(self.seeds):
             said.append(f"{len(self.seeds) - self.ended} of {len(self.seeds)} seeds unfinished")
         if 0 < len(self.seeds) < LEAST_SEEDS:
@@ -251,7 +254,7 @@ def _texts(row: TableRow, metric: str) -> tuple[str, ...]:
         str(len(row.seeds)),
         show(cell.best),
         show(cell.least_loss),
-        f"{show(published)} (n {published.n})" if published else "",
+        f"{spread_text(published)} (n {published.n})" if published else "",
         f"{cell.verdict} ({row.settings})" if cell.verdict and row.settings else cell.verdict,
         *beside,
         row.remark,

@@ -41,6 +41,9 @@ class LookupModel(nn.Module):
     def next_logits(self, tokens, *, cache=None):
         return self(tokens, cache=cache)[:, :, -1]
 
+    def attention(self, tokens):
+        return []
+
     def _answer(self, seed, read):
         answer = self.answers[seed].get(read, 1)
         if isinstance(answer, int):

@@ -99,6 +99,8 @@ def test_a_seed_without_a_validation_is_not_counted_and_a_running_one_is_told():
     (only,) = found(summarise([record]))
     assert only.seeds == (1, 2)
     assert only.remark == "1 of 2 seeds unfinished, few seeds"
+    never = replace(TWO, histories=[[row(1, 0.1, 0.0, 0.0)]] * 2)
+    assert found(summarise([never]))[0].remark == "no OOD completion finished, few seeds"
     nothing = replace(TWO, histories=[[], []])
     (only,) = found(summarise([nothing]))
     assert only.cells["ood_rule_1"].verdict == "not run"
