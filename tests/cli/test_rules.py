@@ -43,7 +43,7 @@ def test_training_prints_both_selections_beside_the_paper_and_leaves_a_folder(tm
     assert "lstm on aNbN, a^n b^n" in out
     assert re.search(r"OOD R1( +1?\.\d{3}±\.\d{3}){2} +\.376±\.209 ", out)
     assert "lowest possible loss: 0.13783 nats per target" in out  # ln 6 / 13
-    assert "other settings than the published: prompt_length 4" in out
+    assert "other settings than the published: num_train 40, num_validation 20, prompt_length 4" in out
     assert "another length" in out
     assert f"report: {folder}/report.html" in out
     assert len(re.findall(r"^step (6|12)  seeds 2 ", err, re.MULTILINE)) == 2
@@ -222,7 +222,7 @@ def test_the_table_shows_what_was_run_and_what_was_not(trained, tmp_path, capsys
     assert len(ours) == 1
     assert ".376±.209" in ours[0]
     assert ours[0].rstrip().endswith("(1)")
-    assert "(1) other settings: prompt_length 4" in out
+    assert "(1) other settings: num_train 40, num_validation 20, prompt_length 4" in out
     assert re.search(r"aNbN +transformer .*not run", out)
     assert all(len(line) <= 80 for line in out.splitlines() if "±" in line)
     for name in ("table.md", "table.html"):

@@ -57,7 +57,8 @@ def print_evaluated(evaluated: "Evaluated") -> None:
         ("mean", mean),
         ("ensemble", vars(evaluated.ensemble)),
         ("published", {name: spread.mean for name, spread in published.items()}),
-        *evaluated.references.items(),
+        ("chance", evaluated.references["chance"]),
+        ("EOS", evaluated.references["EOS at once"]),
     ]
     inside, outside = evaluated.prompts
     print(
@@ -65,7 +66,7 @@ def print_evaluated(evaluated: "Evaluated") -> None:
         f" weights: {evaluated.weights}; {inside} prompts in and {outside} out of distribution"
     )
     print_narrow("", ("", *(SHORT_TITLES[name] for name in COLUMNS)), [_cells(*row) for row in rows])
-    print(LEGEND)
+    print(f"EOS: of completions that end at once. {LEGEND}")
     print(f"lowest possible loss: {evaluated.floor:.5f} nats per target")
     print("shares are of the completions that finish, and 0 where none does; published: the mean"
           " over seeds of the best of each history")  # fmt: skip
@@ -73,9 +74,9 @@ def print_evaluated(evaluated: "Evaluated") -> None:
         print(f"published runs had words of up to 256 symbols, these of {config.max_length}")
 
 
-# All but the whole's R2, which the prompts break.
+# What the prompts forbid is left out: out of distribution the whole breaks R2 and is no word.
 COLUMNS = ("validation_loss", "id_rule_1", "id_rule_2", "ood_rule_1", "ood_rule_2_completion",
-           "id_finished", "ood_finished", "id_grammatical", "ood_grammatical")  # fmt: skip
+           "id_finished", "ood_finished", "id_grammatical")  # fmt: skip
 
 
 def _cells(name: str, shares: Mapping[str, float]) -> list[str]:

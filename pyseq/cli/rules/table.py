@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     default = [folder] if folder.exists() else []
     records = find_records([*config.folders, *(default if config.run or not config.folders else [])])
     rows = summarise(records)
-    settings = sorted({row.variant for row in rows if row.variant})
+    settings = sorted({row.settings for row in rows if row.seeds and row.settings})
     for metric in config.metrics:
         print_narrow(TITLES[metric], HEAD, [_cells(row, metric, settings) for row in rows])
     for number, said in enumerate(settings, 1):
@@ -88,7 +88,7 @@ def _cells(row: "TableRow", metric: str, settings: list[str]) -> list[str]:
     from pyseq.analysis.rules.published import short_name
 
     cell = row.cells[metric]
-    number = f" ({settings.index(row.variant) + 1})" if row.variant else ""
+    number = f" ({settings.index(row.settings) + 1})" if row.settings in settings else ""
     return [
         short_name(row.grammar),
         row.model,
