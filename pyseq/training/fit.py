@@ -19,7 +19,6 @@ from pyseq.analysis.evaluation import Evaluation, evaluate
 from pyseq.analysis.prediction_analysis import analyze_predictions
 from pyseq.analysis.report import write_report
 from pyseq.data.durable_file import replace_file
-from pyseq.errors import UserError
 from pyseq.models.device import mixed_precision
 from pyseq.models.predictor import load
 from pyseq.training import callbacks

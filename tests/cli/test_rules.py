@@ -16,8 +16,8 @@ from pyseq.cli.main import main
 from pyseq.models.rules import load_stack
 from pyseq.training.metrics_file import MetricsFile
 
-SMALL = ["--max_length", "12", "--prompt_length", "4", "--num_train", "40", "--num_validation", "20",
-         "--batch", "16", "--warmup", "5", "--validate_every", "6", "--max_steps", "12", "--seeds",
+SMALL = ["--max_length", "12", "--prompt_length", "4", "--num_train", "40", "--num_validation",
+         "20", "--batch", "16", "--warmup", "5", "--validate_every", "6", "--max_steps", "12", "--seeds",
          "2", "--lr", "1e-2", "--device", "cpu", "--model", "lstm", "--lstm.hidden", "12",
          "--lstm.layers", "1"]  # fmt: skip
 
@@ -43,7 +43,9 @@ def test_training_prints_both_selections_beside_the_paper_and_leaves_a_folder(tm
     assert "lstm on aNbN, a^n b^n" in out
     assert re.search(r"OOD R1( +1?\.\d{3}±\.\d{3}){2} +\.376±\.209 ", out)
     assert "lowest possible loss: 0.13783 nats per target" in out  # ln 6 / 13
-    assert "other settings than the published: num_train 40, num_validation 20, prompt_length 4" in out
+    assert (
+        "other settings than the published: num_train 40, num_validation 20, prompt_length 4" in out
+    )
     assert "another length" in out
     assert f"report: {folder}/report.html" in out
     assert len(re.findall(r"^step (6|12)  seeds 2 ", err, re.MULTILINE)) == 2
@@ -57,9 +59,7 @@ def test_training_prints_both_selections_beside_the_paper_and_leaves_a_folder(tm
 
 def test_the_saved_settings_are_flags_again(trained, tmp_path, capsys):
     again = tmp_path / "again"
-    code, _, _ = run(
-        capsys, "train", "--config", str(trained / "config.yaml"), "--out", str(again)
-    )
+    code, _, _ = run(capsys, "train", "--config", str(trained / "config.yaml"), "--out", str(again))
     assert code == 0
     first, second = read_record(trained / "record.json"), read_record(again / "record.json")
     for one, other in zip(first.histories, second.histories, strict=True):
@@ -165,7 +165,12 @@ def test_help_names_every_subcommand_and_model_option(capsys):
     assert "sweep" in run(capsys, "--help")[1]
     code, out, _ = run(capsys, "train", "--help")
     assert code == 0
-    for flag in ("--transformer.heads", "--lstm.hidden", "--linear.variant", "--curriculum_lengths"):
+    for flag in (
+        "--transformer.heads",
+        "--lstm.hidden",
+        "--linear.variant",
+        "--curriculum_lengths",
+    ):
         assert flag in out
     assert "attention heads" in out
 

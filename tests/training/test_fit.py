@@ -15,7 +15,6 @@ import yaml
 from pyseq.data.streams import make
 from pyseq.errors import UserError
 from pyseq.models import load_model
-from pyseq.training import fit as fit_module
 from pyseq.training.batches import TrainingBatches
 from pyseq.training.checkpoint_io import SafetensorsCheckpointIO
 from pyseq.training.config import TrainConfig

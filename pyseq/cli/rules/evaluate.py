@@ -36,9 +36,11 @@ def main(arguments: list[str]) -> int:
 
     print_evaluated(
         evaluate_rules(
-            config.model, grammar=config.grammar, prompt_length=config.prompt_length,
+            config.model,
+            grammar=config.grammar,
+            prompt_length=config.prompt_length,
             device=config.device,
-        )  # fmt: skip
+        )
     )
     return 0
 
@@ -65,7 +67,9 @@ def print_evaluated(evaluated: "Evaluated") -> None:
         f"{config.model} on {evaluated.grammar.name}, words of up to {config.max_length} symbols;"
         f" weights: {evaluated.weights}; {inside} prompts in and {outside} out of distribution"
     )
-    print_narrow("", ("", *(SHORT_TITLES[name] for name in COLUMNS)), [_cells(*row) for row in rows])
+    print_narrow(
+        "", ("", *(SHORT_TITLES[name] for name in COLUMNS)), [_cells(*row) for row in rows]
+    )
     print(f"EOS: of completions that end at once. {LEGEND}")
     print(f"lowest possible loss: {evaluated.floor:.5f} nats per target")
     print("shares are of the completions that finish, and 0 where none does; published: the mean"

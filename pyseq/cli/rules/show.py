@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> int:
         print(f"R{number}: {rule or 'none'}")
     floor = grammar.loss_floor(config.max_length)
     print(f"words of up to {config.max_length} symbols: {_count(grammar, config.max_length)}")
-    drawn = sorted(set(grammar.data(1000, min(config.max_length, 16), 0)), key=lambda w: (len(w), w))
+    drawn = sorted(
+        set(grammar.data(1000, min(config.max_length, 16), 0)), key=lambda w: (len(w), w)
+    )
     print(f"examples: {' '.join(drawn[:EXAMPLES])}")
     prompts = grammar.prompts(length=config.prompt_length)
     for name, of in (("in distribution", prompts.in_distribution),

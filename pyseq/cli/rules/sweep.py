@@ -58,11 +58,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-_SHARED = {field for field in RulesConfig.__dataclass_fields__}
+_SHARED = set(RulesConfig.__dataclass_fields__)
 
 
 def _lists(config: SweepConfig) -> list[tuple[str, str]]:
-    found = [(name, text) for name in ("lrs", "sizes", "dropouts") for text in getattr(config, name)]
+    found = [
+        (name, text) for name in ("lrs", "sizes", "dropouts") for text in getattr(config, name)
+    ]
     for text in config.vary:
         name, equals, values = text.partition("=")
         if not equals:

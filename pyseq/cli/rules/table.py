@@ -61,7 +61,9 @@ def main(arguments: list[str]) -> int:
     if config.run is not None:
         _run(config)
     default = [folder] if folder.exists() else []
-    records = find_records([*config.folders, *(default if config.run or not config.folders else [])])
+    records = find_records(
+        [*config.folders, *(default if config.run or not config.folders else [])]
+    )
     rows = summarise(records)
     settings = sorted({row.settings for row in rows if row.seeds and row.settings})
     for metric in config.metrics:

@@ -57,7 +57,8 @@ def print_record(record: "RunRecord") -> None:
     for note in (LEGEND, *NOTES[:2]):
         console.print(note, soft_wrap=True, markup=False)
     if row.settings:
-        console.print(f"other settings than the published: {row.settings}", soft_wrap=True, markup=False)
+        console.print(
+            f"other settings than the published: {row.settings}", soft_wrap=True, markup=False
+        )
     if row.remark:
         console.print(f"note: {row.remark}", soft_wrap=True, markup=False)
-

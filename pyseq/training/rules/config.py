@@ -1,6 +1,7 @@
 """Everything `pyseq rules train` can be told; flags, help, saved YAML and record come from here."""
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -185,14 +186,14 @@ class RulesConfig:
         # Decoding ends at max_length tokens, SOS counted, as in the official code.
         if self.prompt_length is not None and self.prompt_length > self.max_length - 2:
             raise UserError(
-                f"prompts of {self.prompt_length} symbols leave nothing to complete where words have"
-                f" {self.max_length} at most; --max_length {self.prompt_length + 2} and more fits"
+                f"prompts of {self.prompt_length} symbols leave nothing to complete where words"
+                f" have {self.max_length} at most; --max_length {self.prompt_length + 2} and more fits"
             )
         self._check_strategies()
 
     def _check_strategies(self) -> None:
         lengths, epochs = self.curriculum_lengths, self.curriculum_epochs
-        rising = all(a < b for part in (lengths, epochs) for a, b in zip(part, part[1:]))  # noqa: B905
+        rising = all(a < b for part in (lengths, epochs) for a, b in itertools.pairwise(part))
         if len(lengths) != len(epochs) or not rising or any(n < 1 for n in (*lengths, *epochs)):
             raise UserError(
                 f"--curriculum_lengths {_spaced(lengths)} and --curriculum_epochs"
@@ -213,7 +214,9 @@ class RulesConfig:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "RulesConfig":
         """The settings that `to_dict` wrote, also where JSON or YAML has made lists of tuples."""
-        known = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        known: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
+        }
         model = known["model"]
         return RulesConfig(**(known | {model: MODELS[model](**known[model])}))
 

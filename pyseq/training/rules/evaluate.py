@@ -113,9 +113,7 @@ def _language(config: RulesConfig, tested: str, prompt_length: int | None) -> La
             f"prompts of {length} symbols leave nothing to complete where words have"
             f" {config.max_length} at most"
         )
-    return Language(
-        learned, config.max_length, grammar.prompts(length=length), tested=grammar
-    )
+    return Language(learned, config.max_length, grammar.prompts(length=length), tested=grammar)
 
 
 def _as_one(model: RuleModel, language: Language) -> RuleScores:

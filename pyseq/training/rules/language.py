@@ -66,7 +66,7 @@ class Language:
 
     @staticmethod
     def of(config: RulesConfig) -> "Language":
-        """What a resolved config trains on; raises UserError where prompts or lengths do not fit."""
+        """What a resolved config trains on; raises UserError where the prompts do not fit."""
         grammar = find_grammar(config.grammar)
         chosen = (name for name in ("progressive", "oracle", "adversarial")
                   if getattr(config, name))  # fmt: skip

@@ -164,7 +164,8 @@ class RuleTraining(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer) -> None:
         # Of the last step before a validation only: norms of each seed cost a pass over everything.
-        if (self.trainer.global_step + 1) % self.trainer.val_check_batch == 0:
+        every = self.trainer.val_check_batch
+        if every is not None and (self.trainer.global_step + 1) % every == 0:
             self._norms = gradient_norms(self.model.parameters()).detach().cpu()
 
     def configure_gradient_clipping(
@@ -234,5 +235,3 @@ class RuleTraining(lightning.LightningModule):
         if config.progressive and epoch >= config.progressive[1]:
             factor *= FINE_TUNING
         return factor
-
-

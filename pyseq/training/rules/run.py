@@ -1,7 +1,6 @@
 """One training of a stack, from its settings to the record and the report."""
 
 import shlex
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +67,7 @@ class RulesRun:
     def validate_steps(self) -> int:
         """Optimiser steps between validations."""
         per_unit = self.batches.steps_per_epoch if self.config.validate_unit == "epoch" else 1
+        assert self.config.validate_every is not None, "prepare_rules resolves it"
         return self.config.validate_every * per_unit
 
 
@@ -87,6 +87,7 @@ def prepare_rules(config: RulesConfig) -> RulesRun:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
+    assert config.num_train is not None, "resolved"
     language = Language.of(config)
     seeds = config.all_seeds
     batches = WordBatches(

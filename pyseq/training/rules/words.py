@@ -92,9 +92,7 @@ class WordBatches:
         for longest in curriculum.lengths:
             for pool in pools:
                 if (pool.lengths > longest).all(1).any():
-                    raise UserError(
-                        f"--curriculum_lengths {longest}: a seed has no word so short"
-                    )
+                    raise UserError(f"--curriculum_lengths {longest}: a seed has no word so short")
 
     def epoch(self, step: int) -> int:
         """The epoch that a step belongs to."""
@@ -124,8 +122,12 @@ class WordBatches:
             longest = self.curriculum.longest(epoch)
             orders = [
                 [
-                    _order([ORDER, seed, number, epoch], pool.lengths[place], longest,
-                           len(self.pools[0]))  # fmt: skip
+                    _order(
+                        [ORDER, seed, number, epoch],
+                        pool.lengths[place],
+                        longest,
+                        len(self.pools[0]),
+                    )
                     for place, seed in enumerate(self.seeds)
                 ]
                 for number, pool in enumerate(self.pools)

@@ -9,8 +9,9 @@ from pyseq.training.rules import run as run_module
 
 
 @pytest.fixture(autouse=True)
-def few_random_completions(monkeypatch):
-    """Chance is drawn from a few completions: a second less for every run."""
+def quick_conclusions(monkeypatch):
+    """Chance is drawn from a few completions, and no page is made: seconds less for every run."""
     monkeypatch.setattr(
         run_module, "chance_level", functools.partial(chance_level, completions=200)
     )
+    monkeypatch.setattr(run_module, "write_rules_report", lambda *_: None)

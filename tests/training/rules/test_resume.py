@@ -62,7 +62,8 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     record = train_rules(rules_config(folder, **SETTINGS), told=False)
     lengths = [len(rows) for rows in record.histories]
-    assert min(lengths) == 3 and max(lengths) > 3  # some leave at step 12, others go on
+    assert min(lengths) == 3  # at step 12
+    assert max(lengths) > 3
     return folder
 
 
@@ -128,15 +129,13 @@ def test_other_settings_are_refused_and_resume_never_begins_anew(tmp_path):
     with pytest.raises(UserError, match="had batch 16, now it is 8; the same settings fit"):
         train_rules(other, told=False)
     wider = dataclasses.replace(other, batch=16, lstm=LSTMConfig(hidden=24))
-    with pytest.raises(UserError, match="had lstm {.*'hidden': 12"):
+    with pytest.raises(UserError, match=r"had lstm \{.*'hidden': 12"):
         train_rules(wider, told=False)
 
 
 def test_the_record_holds_what_the_rows_say(tmp_path):
     record = train_rules(rules_config(tmp_path, grammar="L3"), told=False)
-    assert record == read_record(tmp_path / "run" / "record.json") or record.to_json() == json.loads(
-        (tmp_path / "run" / "record.json").read_text()
-    )
+    assert record.to_json() == json.loads((tmp_path / "run" / "record.json").read_text())
     rows = timeless(tmp_path / "run")
     for seed, history in zip(record.seeds, record.histories, strict=True):
         mine = [row for row in rows if row["seed"] == seed]
