@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pyseq.models.rules.stacked import Stacked
 
-PAD = 2
-
 
 @dataclass
 class Description:

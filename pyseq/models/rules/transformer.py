@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from pyseq.data.grammars import PAD
 from pyseq.errors import UserError
 from pyseq.models.rules.attention import StackedAttention, draw_seed, feed_forward
 from pyseq.models.rules.options import check_choices, check_shares, check_sizes
-from pyseq.models.rules.rule_model import PAD, Description, RuleModel
+from pyseq.models.rules.rule_model import Description, RuleModel
 from pyseq.models.rules.stacked import (
     Stacked,
     StackedEmbedding,
