@@ -107,6 +107,8 @@ class RuleModel(Stacked, ABC):
     def keep(self, which: Sequence[int]) -> None:
         """Let only some seeds stay, in place: parameters remain the objects they are.
 
+        No graph of an earlier forward may be alive: torch's gradients would keep its sizes.
+
         Args:
             which (sequence of int): their places in the stack, in the order they shall have.
 
