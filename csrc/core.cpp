@@ -494,7 +494,7 @@ void scale_cross_entropy_backward(const Array& grad, const Array& hidden, const 
 }
 
 void softmax_attention(const Array& query, const Array& key, const Array& value,
-                       const OptionalArray& lengths, const Array& out, const Array& lse,
+                       const OptionalArray& lengths, const Array& out, const Array& measures,
                        float scale, bool causal, int64_t seed, int32_t dropped, int threads) {
   const pyseq::SoftmaxAttention arguments{
       .query = tensor(query),
@@ -502,7 +502,7 @@ void softmax_attention(const Array& query, const Array& key, const Array& value,
       .value = tensor(value),
       .lengths = tensor(lengths),
       .out = output(out),
-      .lse = tensor(lse),
+      .measures = tensor(measures),
       .scale = scale,
       .causal = causal,
       .dropout = {.seed = seed, .dropped = dropped},
@@ -514,7 +514,7 @@ void softmax_attention(const Array& query, const Array& key, const Array& value,
 
 void softmax_attention_backward(const Array& grad, const Array& query, const Array& key,
                                 const Array& value, const OptionalArray& lengths, const Array& out,
-                                const Array& lse, const OptionalArray& grad_query,
+                                const Array& measures, const OptionalArray& grad_query,
                                 const OptionalArray& grad_key, const OptionalArray& grad_value,
                                 float scale, bool causal, int64_t seed, int32_t dropped,
                                 int threads) {
@@ -525,7 +525,7 @@ void softmax_attention_backward(const Array& grad, const Array& query, const Arr
       .value = tensor(value),
       .lengths = tensor(lengths),
       .out = tensor(out),
-      .lse = tensor(lse),
+      .measures = tensor(measures),
       .d_query = output(grad_query),
       .d_key = output(grad_key),
       .d_value = output(grad_value),
@@ -669,10 +669,10 @@ NB_MODULE(_core, module) {
              "d_bias"_a.noconvert().none(), "threads"_a);
   module.def("softmax_attention", &softmax_attention, "query"_a.noconvert(), "key"_a.noconvert(),
              "value"_a.noconvert(), "lengths"_a.noconvert().none(), "out"_a.noconvert(),
-             "lse"_a.noconvert(), "scale"_a, "causal"_a, "seed"_a, "dropped"_a, "threads"_a);
+             "measures"_a.noconvert(), "scale"_a, "causal"_a, "seed"_a, "dropped"_a, "threads"_a);
   module.def("softmax_attention_backward", &softmax_attention_backward, "grad"_a.noconvert(),
              "query"_a.noconvert(), "key"_a.noconvert(), "value"_a.noconvert(),
-             "lengths"_a.noconvert().none(), "out"_a.noconvert(), "lse"_a.noconvert(),
+             "lengths"_a.noconvert().none(), "out"_a.noconvert(), "measures"_a.noconvert(),
              "grad_query"_a.noconvert().none(), "grad_key"_a.noconvert().none(),
              "grad_value"_a.noconvert().none(), "scale"_a, "causal"_a, "seed"_a, "dropped"_a,
              "threads"_a);

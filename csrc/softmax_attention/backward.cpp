@@ -35,7 +35,7 @@ class Backward {
 
   // A thread's memory.
   struct Space {
-    float* queries;   // (kQueriesAtOnce, D), times scale / ln 2
+    float* queries;   // (kQueriesAtOnce, D)
     float* grads;     // (kQueriesAtOnce, D)
     float* row;       // (D,)
     float* weights;   // (kQueriesAtOnce, kKeysAtOnce): w
@@ -50,7 +50,8 @@ class Backward {
     int64_t end[kQueriesAtOnce];  // keys to which a gradient flows
     int64_t least, last;          // the smallest and the largest of them
     bool bad[kQueriesAtOnce];     // whether the gradient of the output is not finite
-    float lse[kQueriesAtOnce];    // in units of ln 2, as all logits here
+    float best[kQueriesAtOnce];   // the largest <q, k>
+    float total[kQueriesAtOnce];  // log2 of the sum of the masses
     float delta[kQueriesAtOnce];  // <dO, O>
     DropoutRow dropout[kQueriesAtOnce];
   };
@@ -117,15 +118,13 @@ class Backward {
         if (x_.d_query.data != nullptr) store_d_query(b, h, t, count, rows, space);
       }
     }
-    // The queries bring scale / ln 2 along.
-    store_head(x_.d_key, b, g, space.d_keys, kLn2, bad_keys, space.row);
+    store_head(x_.d_key, b, g, space.d_keys, x_.scale, bad_keys, space.row);
     store_head(x_.d_value, b, g, space.d_values, 1, bad_keys, space.row);
   }
 
   Rows begin(int64_t b, int64_t h, int64_t t, int64_t count, uint64_t key, const KeyHead& head,
              const Space& space, int64_t& bad_keys) const {
     const int64_t D = size_.D;
-    const float factor = x_.scale * kLog2E;
     Rows rows = {};
     for (int r = 0; r < kQueriesAtOnce; ++r) {
       float* query = space.queries + r * D;
@@ -137,17 +136,20 @@ class Backward {
         load_row(x_.query.at(b, h, t + r), x_.query.dtype, x_.query.stride[3], D, query);
         load_row(x_.grad.at(b, h, t + r), x_.grad.dtype, x_.grad.stride[3], D, grad);
         load_row(x_.out.at(b, h, t + r), x_.out.dtype, x_.out.stride[3], D, space.row);
-        memcpy(&rows.lse[r], x_.lse.at(b, h, t + r), sizeof(float));
+        float measures[2];
+        for (int64_t i = 0; i < 2; ++i) {
+          memcpy(measures + i, x_.measures.at(i, b, h, t + r), sizeof(float));
+        }
         rows.end[r] = size_.seen(b, t + r);
         rows.bad[r] = hide_if_bad(grad, D, D);
         if (rows.bad[r]) bad_keys = larger(bad_keys, rows.end[r]);
         // An output that is NaN whatever goes in has no gradient.
-        const bool hopeless = hide_if_bad(query, D, D) || head.spoil(rows.end[r]) ||
-                              !(fabsf(rows.lse[r]) < kInfinity);
+        const bool hopeless =
+            hide_if_bad(query, D, D) || head.spoil(rows.end[r]) || !all_finite(measures, 2);
         if (hopeless) rows.end[r] = 0;
         for (int64_t d = 0; d < D && !hopeless; ++d) rows.delta[r] += grad[d] * space.row[d];
-        for (int64_t d = 0; d < D; ++d) query[d] *= factor;
-        rows.lse[r] = hopeless ? 0 : rows.lse[r] * kLog2E;
+        rows.best[r] = hopeless ? 0 : measures[0];
+        rows.total[r] = hopeless ? 0 : measures[1] * kLog2E;
       }
       rows.least = r == 0 ? rows.end[r] : smaller(rows.least, rows.end[r]);
       rows.last = larger(rows.last, rows.end[r]);
@@ -162,6 +164,7 @@ class Backward {
                             const Space& space) const {
     const Broadcast<kD> queries(space.queries, size_.D);
     const Broadcast<kD> grads(space.grads, size_.D);
+    const float factor = x_.scale * kLog2E;
     for (int64_t j = first; j < last; j += kDropoutBlock) {
       for (int64_t i = 0; i < kDropoutWords && j + i < last; i += kLanes) {
         Words words[kQueriesAtOnce] = {};
@@ -175,20 +178,25 @@ class Backward {
           dot<kD>(queries, head.keys + at, size_.pitch, size_.D, scores);
           dot<kD>(grads, head.values + at, size_.pitch, size_.D, d_weights);
           for (int r = 0; r < kQueriesAtOnce; ++r) {
-            Floats logit = maximum(scores[r] - rows.lse[r], broadcast(kVanished));
+            Floats logit = (scores[r] - rows.best[r]) * factor - rows.total[r];
+            logit = maximum(logit, broadcast(kVanished));
             if (at + kLanes > rows.least) {
               const Ints key = lanes() + static_cast<int32_t>(at);
               logit = key >= static_cast<int32_t>(rows.end[r]) ? broadcast(kVanished) : logit;
             }
             const Floats p = exp2<7>(logit);
-            Floats factor = broadcast(1.0F);
-            if constexpr (kDrops) factor = rows.dropout[r].factors(words[r], half);
+            Floats kept = broadcast(1.0F);
+            if constexpr (kDrops) kept = rows.dropout[r].factors(words[r], half);
             const int64_t to = r * kKeysAtOnce + at - first;
-            store(space.weights + to, factor * p);
-            store(space.d_scores + to, p * (factor * d_weights[r] - rows.delta[r]));
+            store(space.weights + to, kept * p);
+            store(space.d_scores + to, p * (kept * d_weights[r] - rows.delta[r]));
           }
         }
       }
+    }
+    // The weight of a single key is 1, whatever its logit; rounding would not leave 0 of it.
+    for (int r = 0; r < kQueriesAtOnce && first == 0; ++r) {
+      if (rows.end[r] == 1) space.d_scores[r * kKeysAtOnce] = 0;
     }
   }
 

@@ -36,7 +36,7 @@ class Forward {
     int64_t end[kQueriesAtOnce];  // keys that a query sees
     int64_t least, last;          // the smallest and the largest of them
     bool bad[kQueriesAtOnce];
-    float best[kQueriesAtOnce];  // in units of ln 2, as all logits here
+    float best[kQueriesAtOnce];  // the largest <q, k>
     float total[kQueriesAtOnce];
     DropoutRow dropout[kQueriesAtOnce];
   };
@@ -77,7 +77,6 @@ class Forward {
 
   Rows begin(int64_t b, int64_t h, int64_t t, int64_t count, uint64_t key,
              const Head<SoftmaxAttention>& head, float* queries) const {
-    const float factor = x_.scale * kLog2E;
     Rows rows = {};
     for (int r = 0; r < kQueriesAtOnce; ++r) {
       float* query = queries + r * size_.D;
@@ -85,7 +84,6 @@ class Forward {
       load_row(x_.query.at(b, h, at), x_.query.dtype, x_.query.stride[3], size_.D, query);
       rows.end[r] = size_.seen(b, at);
       rows.bad[r] = hide_if_bad(query, size_.D, size_.D) || head.spoil(rows.end[r]);
-      for (int64_t d = 0; d < size_.D; ++d) query[d] *= factor;
       rows.least = r == 0 ? rows.end[r] : smaller(rows.least, rows.end[r]);
       rows.last = larger(rows.last, rows.end[r]);
       rows.dropout[r] = DropoutRow(key_below(key, at), x_.dropout.dropped);
@@ -93,7 +91,7 @@ class Forward {
     return rows;
   }
 
-  // All logits of the rows, and the largest of each.
+  // <q, k> of all keys of the rows, and the largest of each.
   PYSEQ_INLINE void score(const Broadcast<kD>& queries, const Head<SoftmaxAttention>& head,
                           Rows& rows, float* scores) const {
     Floats top[kQueriesAtOnce];
@@ -116,11 +114,12 @@ class Forward {
     for (int r = 0; r < kQueriesAtOnce; ++r) rows.best[r] = largest(top[r]);
   }
 
-  // Makes of a row's logits its weights, not divided by their sum.
+  // Makes of a row's <q, k> its weights, not divided by their sum.
   template <bool kDrops>
   PYSEQ_INLINE void weigh(float* scores, Rows& rows, int r) const {
     const DropoutRow dropout = rows.dropout[r];
     const Floats best = broadcast(rows.best[r]);
+    const float factor = x_.scale * kLog2E;
     Floats total[2] = {};
     for (int64_t j = 0; j < rows.last; j += kDropoutBlock) {
       for (int64_t i = 0; i < kDropoutWords && j + i < rows.last; i += kLanes) {
@@ -129,8 +128,10 @@ class Forward {
         for (int half = 0; half < 2; ++half) {
           float* at = scores + j + half * kDropoutWords + i;
           if (at - scores >= rows.last) break;
-          // The bound first: a NaN stays one.
-          Floats weight = exp2<7>(maximum(broadcast(kVanished), load(at) - best));
+          // Subtracted first: large products are exact, and so is what they differ by. The bound
+          // comes first: a NaN stays one.
+          const Floats logit = (load(at) - best) * factor;
+          Floats weight = exp2<7>(maximum(broadcast(kVanished), logit));
           total[half] += weight;
           if constexpr (kDrops) weight *= dropout.factors(words, half);
           store(at, weight);
@@ -145,10 +146,12 @@ class Forward {
     const float nan = __builtin_nanf("");
     bool bad[kQueriesAtOnce];
     for (int64_t r = 0; r < count; ++r) {
-      float lse = rows.best[r] * kLn2 + logf(rows.total[r]);
-      bad[r] = rows.bad[r] || !(fabsf(lse) < kInfinity);
-      lse = rows.end[r] == 0 ? 0 : bad[r] ? nan : lse;
-      memcpy(x_.lse.at(b, h, t + r), &lse, sizeof lse);
+      const float measures[] = {rows.best[r], logf(rows.total[r])};
+      bad[r] = rows.bad[r] || !all_finite(measures, 2);
+      for (int64_t i = 0; i < 2; ++i) {
+        const float found = rows.end[r] == 0 ? 0 : bad[r] ? nan : measures[i];
+        memcpy(x_.measures.at(i, b, h, t + r), &found, sizeof found);
+      }
     }
     for (int64_t d = 0; d < size_.D; ++d) {
       const float* values = head.values + d * size_.pitch;

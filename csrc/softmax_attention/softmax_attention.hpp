@@ -14,16 +14,16 @@ struct WeightDropout {
 };
 
 // query and out (B, H, T, D), key and value (B, G, S, D), of one floating dtype and any strides;
-// lengths (B,) int64, keys from there on are hidden, or absent; lse (B, H, T) float32, contiguous:
-// ln sum e^(scale <q, k>); 0 where a query sees no key, NaN where it sees a NaN or an infinity. The
-// last query stands at the last key. No size is 0.
+// lengths (B,) int64, keys from there on are hidden, or absent. measures (2, B, H, T) float32: the
+// largest <q, k> and ln sum e^(scale (<q, k> - largest)); 0 where a query sees no key, NaN where it
+// sees a NaN or an infinity. The last query stands at the last key. No size is 0.
 struct SoftmaxAttention {
   Tensor query;
   Tensor key;
   Tensor value;
   Tensor lengths;
   Tensor out;
-  Tensor lse;
+  Tensor measures;
   float scale;  // above 0
   bool causal;
   WeightDropout dropout;
@@ -38,7 +38,7 @@ struct SoftmaxAttentionBackward {
   Tensor value;
   Tensor lengths;
   Tensor out;
-  Tensor lse;
+  Tensor measures;
   Tensor d_query;
   Tensor d_key;
   Tensor d_value;

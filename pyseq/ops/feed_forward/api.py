@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from pyseq.ops import checks, dropout as drops, registration
+from pyseq.ops import checks, registration
+from pyseq.ops import dropout as drops
 from pyseq.ops.feed_forward import autograd  # noqa: F401  (registers the op)
 from pyseq.ops.feed_forward.reference import ACTIVATIONS
 
@@ -88,7 +89,7 @@ def feed_forward(
 
 def _check_shapes(named: dict[str, Tensor]) -> None:
     """x (S, N, C), weights (S, F, C) and (S, O, F), biases of their rows."""
-    x, weight_in, bias_in, weight_out, bias_out = named.values()
+    x, weight_in, weight_out = named["x"], named["weight_in"], named["weight_out"]
     if not x.dim() == weight_in.dim() == weight_out.dim() == 3:
         raise ValueError(
             f"{OP}: {x.dim()}, {weight_in.dim()} and {weight_out.dim()} dimensions; x (S, N, C),"

@@ -1,6 +1,7 @@
 """feed_forward in plain PyTorch, differentiable, on any device: the specification."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,7 +10,10 @@ from torch.nn import functional
 from pyseq.ops import dropout as drops
 from pyseq.ops.precision import accumulation_dtype
 
-ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+}
 
 
 def transform(

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from pyseq.ops import checks, dropout as drops, registration
+from pyseq.ops import checks, registration
+from pyseq.ops import dropout as drops
 from pyseq.ops.softmax_attention import autograd  # noqa: F401  (registers the op)
 
 OP = "softmax_attention"

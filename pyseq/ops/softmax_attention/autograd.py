@@ -13,25 +13,25 @@ TRAINABLE = 3
 
 _tensors = "Tensor query, Tensor key, Tensor value, Tensor? lengths, Tensor seed"
 _options = "float scale, bool causal, float dropout, str backend"
-# lse (B, H, T), in the accumulation dtype, as `reference.attend_and_measure` tells.
-_signature = f"({_tensors}, {_options}) -> (Tensor out, Tensor lse)"
-_saved = f"{_tensors}, Tensor out, Tensor lse, {_options}"
+# measures (2, B, H, T), in the accumulation dtype, as `reference.attend_and_measure` tells.
+_signature = f"({_tensors}, {_options}) -> (Tensor out, Tensor measures)"
+_saved = f"{_tensors}, Tensor out, Tensor measures, {_options}"
 
 
 def _forward(query, key, value, lengths, seed, scale, causal, dropout, backend):
     arguments = (query, key, value, lengths, seed, scale, causal, dropout)
     if backends.choose(OP, backend, _refusals(query, key, value)) == "native":
         return native.forward(*arguments)
-    out, lse = reference.attend_and_measure(*arguments)
-    return torch.empty_like(query).copy_(out), lse  # in the query's memory order
+    out, measures = reference.attend_and_measure(*arguments)
+    return torch.empty_like(query).copy_(out), measures  # in the query's memory order
 
 
 def _backward(
-    grad, query, key, value, lengths, seed, out, lse, scale, causal, dropout, backend, needs
+    grad, query, key, value, lengths, seed, out, measures, scale, causal, dropout, backend, needs
 ):
     tensors, options = (query, key, value, lengths, seed), (scale, causal, dropout)
     if backends.choose(OP, backend, _refusals(grad, query, key, value)) == "native":
-        return native.backward(grad, *tensors, out, lse, *options, needs)
+        return native.backward(grad, *tensors, out, measures, *options, needs)
     return reference.gradients(grad, *tensors, *options)
 
 
@@ -40,8 +40,8 @@ def _refusals(*tensors: Tensor) -> dict[str, backends.Refusal]:
 
 
 def _fake(query, *_arguments):
-    lse = query.new_empty(query.shape[:3], dtype=accumulation_dtype(query))
-    return torch.empty_like(query), lse
+    measures = query.new_empty((2, *query.shape[:3]), dtype=accumulation_dtype(query))
+    return torch.empty_like(query), measures
 
 
 def _keep(ctx, inputs, output) -> None:

@@ -19,26 +19,26 @@ def forward(
     causal: bool,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output (B, H, T, D), in the query's memory order, and ln sum e^logit (B, H, T)."""
+    """The output (B, H, T, D), in the query's memory order, and the measures (2, B, H, T)."""
     query = query.detach()
     out = torch.empty_like(query)
-    lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+    measures = query.new_empty((2, *query.shape[:3]), dtype=torch.float32)
     if query.numel() == 0 or key.numel() == 0:
-        return out.zero_(), lse.zero_()
+        return out.zero_(), measures.zero_()
     backends.core().softmax_attention(
         query,
         key.detach(),
         value.detach(),
         lengths,
         out,
-        lse,
+        measures,
         scale,
         causal,
         int(seed),
         dropped(dropout),
         torch.get_num_threads(),
     )
-    return out, lse
+    return out, measures
 
 
 def backward(
@@ -49,7 +49,7 @@ def backward(
     lengths: Tensor | None,
     seed: Tensor,
     out: Tensor,
-    lse: Tensor,
+    measures: Tensor,
     scale: float,
     causal: bool,
     dropout: float,
@@ -65,7 +65,7 @@ def backward(
         *inputs,
         lengths,
         out.detach(),
-        lse,
+        measures,
         *found,
         scale,
         causal,

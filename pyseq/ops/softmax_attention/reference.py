@@ -52,17 +52,21 @@ def attend_and_measure(
     causal: bool,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output as `attend` gives it, and ln sum e^logit of its rows, (B, H, T), no gradient.
+    """The output as `attend` gives it, and the measures of its rows, (2, B, H, T), no gradient.
 
-    The latter is 0 for a query that sees no key, NaN for one that sees a NaN or an infinity.
+    They are the largest <q, k> and ln sum e^(scale (<q, k> - largest)); 0 for a query that sees no
+    key, NaN for one that sees a NaN or an infinity. The weights can be restored from them, however
+    large the logits are.
     """
     x = weigh(query, key, value, lengths, seed, scale, causal, dropout)
     out = ((x.weights * x.factors) @ x.value).flatten(1, 2)
     out = out.masked_fill(x.bad[..., None], math.nan).to(query.dtype)
     with torch.no_grad():
-        lse = x.logits.logsumexp(-1).flatten(1, 2)
-        lse = lse.masked_fill(lse == -math.inf, 0).masked_fill(x.bad, math.nan)
-    return out, lse
+        best, sees = _largest(x.logits), x.visible.any(-1)[:, None]
+        total = (x.logits - best[..., None]).exp().sum(-1).log()
+        measures = torch.stack([best / scale, total]).flatten(2, 3)
+        measures = measures.masked_fill(~sees, 0).masked_fill(x.bad, math.nan)
+    return out, measures
 
 
 def weigh(
@@ -96,6 +100,11 @@ def weigh(
     if isinstance(factors, Tensor):
         factors = factors.unflatten(1, (G, H // G))
     return Weighed(q, k, v, visible, logits, weights, factors, bad)
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """Over the keys; -inf where there are none."""
+    return logits.amax(-1) if logits.shape[-1] else logits.new_full(logits.shape[:-1], -math.inf)
 
 
 def gradients(
