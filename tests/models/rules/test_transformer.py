@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyseq.models.rules import TransformerConfig, build_rule_model
-from pyseq.models.rules.attention import attend, drop, feed_forward
+from pyseq.models.rules import TransformerConfig, build_rule_model, transformer
+from pyseq.models.rules.attention import biased_attention
 from pyseq.models.rules.transformer import sinusoids
+from pyseq.ops import softmax_attention
 from tests.models.rules.rule_model_cases import build, words
 
 
@@ -191,32 +192,40 @@ def test_attention_maps(kind):
         assert torch.equal(maps[0], F.one_hot(best, 12).float())
 
 
-def test_dropped_weights_are_scaled_and_follow_the_seed():
-    x = torch.ones(200, 500)
-    dropped = drop(x, 0.2, torch.tensor(7))
-    assert set(dropped.unique().tolist()) == {0.0, 1.25}
-    # a share of .2 of 100,000: five standard errors are .0063
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.2, abs=0.0063)
-    assert torch.equal(dropped, drop(x, 0.2, torch.tensor(7)))
-    assert not torch.equal(dropped, drop(x, 0.2, torch.tensor(8)))
-
-
-def test_dropout_falls_on_weights_and_hidden_features():
+def test_dropout_falls_on_the_weights_of_biased_attention_too():
     generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(2, 2, 2, 6, 4, generator=generator)
-    plain = {"lengths": None, "bias": None}
+    query, key = torch.randn(2, 2, 2, 6, 6, generator=generator)
+    bias = torch.randn(2, 2, 6, 6, generator=generator)
+    lengths = torch.tensor([6, 3])
     # with identity values the output is the weights: some vanish, the rest grow by 1 / (1 - p)
     units = torch.eye(6).expand(2, 2, 6, 6)
-    kept = attend(query, key, units, **plain, dropout=0.0, seed=None)
-    dropped = attend(query, key, units, **plain, dropout=0.5, seed=torch.tensor(3))
-    gone = dropped == 0
-    assert gone.tril().any()
+    given = (query, key, units, bias)
+    kept = biased_attention(*given, lengths=lengths, dropout=0.0, seed=0)
+    dropped = biased_attention(*given, lengths=lengths, dropout=0.5, seed=3)
+    gone = (dropped == 0) & (kept > 0)
+    assert gone.any()
     torch.testing.assert_close(dropped, torch.where(gone, 0, 2 * kept))
-    wide = torch.eye(50)[None]
-    zeros = torch.zeros(1, 50)
-    x = torch.rand(1, 20, 50, generator=generator) + 0.1
-    y = feed_forward(
-        x, wide, zeros, wide, zeros, activation="relu", dropout=0.5, seed=torch.tensor(3)
+    without = biased_attention(
+        *given[:3], torch.zeros_like(bias), lengths=lengths, dropout=0.5, seed=3
     )
-    assert (y == 0).any()
-    torch.testing.assert_close(y, torch.where(y == 0, 0, 2 * x))
+    op = softmax_attention(*given[:3], causal=True, lengths=lengths, dropout=0.5, seed=3)
+    torch.testing.assert_close(without, op)
+
+
+@pytest.mark.parametrize("positions", ["none", "relative"])
+def test_every_place_of_dropout_drops(positions, monkeypatch):
+    config = TransformerConfig(layers=1, dropout=0.5, positions=positions)
+    model = build(config).train()
+    tokens = words(2)
+    seeds = {attention: 1, transformer: 1}
+    for module in seeds:
+        monkeypatch.setattr(module, "draw_seed", lambda module=module: torch.tensor(seeds[module]))
+    on_features = []
+    monkeypatch.setattr(F, "dropout", lambda x, *settings: on_features.append(settings) or x)
+    logits = model(tokens)
+    assert on_features == [(0.5, True)] * 3  # the embedding, and what both halves add
+    assert torch.equal(model(tokens), logits)
+    for module in seeds:  # attention weights, hidden features
+        seeds[module] = 2
+        assert not torch.equal(model(tokens), logits)
+        seeds[module] = 1
