@@ -172,7 +172,6 @@ def biased_attention(
         seen = seen & (position < lengths[:, None, None, None])  # (B, 1, T, K)
     logits = query @ key.mT * query.shape[3] ** -0.5 + bias
     weights = logits.masked_fill(~seen, -torch.inf).softmax(-1)
-    factors = drops.factors(
-        drops.as_tensor(seed), dropout, weights.shape, query.device, query.dtype
-    )
+    number = drops.as_tensor(seed)
+    factors = drops.factors(number, dropout, weights.shape, query.device, query.dtype)
     return (weights * factors) @ value

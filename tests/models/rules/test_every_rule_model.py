@@ -109,9 +109,8 @@ def test_seeds_differ_and_repeat(config):
     settings = {"classes": CLASSES, "max_length": MAX_LENGTH}
     first = build_rule_model(config, seeds=[1, 2], **settings)
     again = build_rule_model(config, seeds=[1, 2], **settings)
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
-    )
+    for name, parameter in first.named_parameters():
+        assert torch.equal(parameter, again.get_parameter(name)), name
     logits = first(words(1).expand(2, -1, -1))
     assert (logits[0] - logits[1]).abs().max() > 1e-4
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyseq.models.rules import TransformerConfig, build_rule_model, transformer
+from pyseq.models.rules import TransformerConfig, attention, build_rule_model, transformer
 from pyseq.models.rules.attention import biased_attention
 from pyseq.models.rules.transformer import sinusoids
 from pyseq.ops import softmax_attention
@@ -219,7 +219,7 @@ def test_every_place_of_dropout_drops(positions, monkeypatch):
     tokens = words(2)
     seeds = {attention: 1, transformer: 1}
     for module in seeds:
-        monkeypatch.setattr(module, "draw_seed", lambda module=module: torch.tensor(seeds[module]))
+        monkeypatch.setattr(module, "draw_seed", lambda at=module: torch.tensor(seeds[at]))
     on_features = []
     monkeypatch.setattr(F, "dropout", lambda x, *settings: on_features.append(settings) or x)
     logits = model(tokens)
