@@ -20,6 +20,7 @@
 #include "cpu/isa.hpp"
 #include "cpu/parallel.hpp"
 #include "exponential_smoothing/exponential_smoothing.hpp"
+#include "feed_forward/feed_forward.hpp"
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
 #include "hard_attention/hard_attention.hpp"
@@ -30,6 +31,7 @@
 #include "prepare_keys/prepare_keys.hpp"
 #include "randomness/bindings.hpp"
 #include "scale_cross_entropy/scale_cross_entropy.hpp"
+#include "softmax_attention/softmax_attention.hpp"
 #include "window_loader/bindings.hpp"
 
 namespace nb = nanobind;
@@ -491,6 +493,91 @@ void scale_cross_entropy_backward(const Array& grad, const Array& hidden, const 
   pyseq::scale_cross_entropy_backward(arguments);
 }
 
+void softmax_attention(const Array& query, const Array& key, const Array& value,
+                       const OptionalArray& lengths, const Array& out, const Array& measures,
+                       float scale, bool causal, int64_t seed, int32_t dropped, int threads) {
+  const pyseq::SoftmaxAttention arguments{
+      .query = tensor(query),
+      .key = tensor(key),
+      .value = tensor(value),
+      .lengths = tensor(lengths),
+      .out = output(out),
+      .measures = tensor(measures),
+      .scale = scale,
+      .causal = causal,
+      .dropout = {.seed = seed, .dropped = dropped},
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::softmax_attention(arguments);
+}
+
+void softmax_attention_backward(const Array& grad, const Array& query, const Array& key,
+                                const Array& value, const OptionalArray& lengths, const Array& out,
+                                const Array& measures, const OptionalArray& grad_query,
+                                const OptionalArray& grad_key, const OptionalArray& grad_value,
+                                float scale, bool causal, int64_t seed, int32_t dropped,
+                                int threads) {
+  const pyseq::SoftmaxAttentionBackward arguments{
+      .grad = tensor(grad),
+      .query = tensor(query),
+      .key = tensor(key),
+      .value = tensor(value),
+      .lengths = tensor(lengths),
+      .out = tensor(out),
+      .measures = tensor(measures),
+      .d_query = output(grad_query),
+      .d_key = output(grad_key),
+      .d_value = output(grad_value),
+      .scale = scale,
+      .causal = causal,
+      .dropout = {.seed = seed, .dropped = dropped},
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::softmax_attention_backward(arguments);
+}
+
+void feed_forward(const Array& x, const Array& weight_in, const Array& bias_in,
+                  const Array& weight_out, const Array& bias_out, const Array& out, bool gelu,
+                  int64_t seed, int32_t dropped, int threads) {
+  const pyseq::FeedForward arguments{
+      .x = tensor(x),
+      .weight_in = tensor(weight_in),
+      .bias_in = tensor(bias_in),
+      .weight_out = tensor(weight_out),
+      .bias_out = tensor(bias_out),
+      .out = output(out),
+      .hidden = {.gelu = gelu, .seed = seed, .dropped = dropped},
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::feed_forward(arguments);
+}
+
+void feed_forward_backward(const Array& grad, const Array& x, const Array& weight_in,
+                           const Array& bias_in, const Array& weight_out, const OptionalArray& d_x,
+                           const OptionalArray& d_weight_in, const OptionalArray& d_bias_in,
+                           const OptionalArray& d_weight_out, const OptionalArray& d_bias_out,
+                           bool gelu, int64_t seed, int32_t dropped, int threads) {
+  const pyseq::FeedForwardBackward arguments{
+      .grad = tensor(grad),
+      .x = tensor(x),
+      .weight_in = tensor(weight_in),
+      .bias_in = tensor(bias_in),
+      .weight_out = tensor(weight_out),
+      .d_x = output(d_x),
+      .d_weight_in = output(d_weight_in),
+      .d_bias_in = output(d_bias_in),
+      .d_weight_out = output(d_weight_out),
+      .d_bias_out = output(d_bias_out),
+      .hidden = {.gelu = gelu, .seed = seed, .dropped = dropped},
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::feed_forward_backward(arguments);
+}
+
 }  // namespace
 
 NB_MODULE(_core, module) {
@@ -580,4 +667,22 @@ NB_MODULE(_core, module) {
              "targets"_a.noconvert(), "masses"_a.noconvert(), "scales"_a,
              "d_hidden"_a.noconvert().none(), "d_weight"_a.noconvert().none(),
              "d_bias"_a.noconvert().none(), "threads"_a);
+  module.def("softmax_attention", &softmax_attention, "query"_a.noconvert(), "key"_a.noconvert(),
+             "value"_a.noconvert(), "lengths"_a.noconvert().none(), "out"_a.noconvert(),
+             "measures"_a.noconvert(), "scale"_a, "causal"_a, "seed"_a, "dropped"_a, "threads"_a);
+  module.def("softmax_attention_backward", &softmax_attention_backward, "grad"_a.noconvert(),
+             "query"_a.noconvert(), "key"_a.noconvert(), "value"_a.noconvert(),
+             "lengths"_a.noconvert().none(), "out"_a.noconvert(), "measures"_a.noconvert(),
+             "grad_query"_a.noconvert().none(), "grad_key"_a.noconvert().none(),
+             "grad_value"_a.noconvert().none(), "scale"_a, "causal"_a, "seed"_a, "dropped"_a,
+             "threads"_a);
+  module.def("feed_forward", &feed_forward, "x"_a.noconvert(), "weight_in"_a.noconvert(),
+             "bias_in"_a.noconvert(), "weight_out"_a.noconvert(), "bias_out"_a.noconvert(),
+             "out"_a.noconvert(), "gelu"_a, "seed"_a, "dropped"_a, "threads"_a);
+  module.def("feed_forward_backward", &feed_forward_backward, "grad"_a.noconvert(),
+             "x"_a.noconvert(), "weight_in"_a.noconvert(), "bias_in"_a.noconvert(),
+             "weight_out"_a.noconvert(), "d_x"_a.noconvert().none(),
+             "d_weight_in"_a.noconvert().none(), "d_bias_in"_a.noconvert().none(),
+             "d_weight_out"_a.noconvert().none(), "d_bias_out"_a.noconvert().none(), "gelu"_a,
+             "seed"_a, "dropped"_a, "threads"_a);
 }

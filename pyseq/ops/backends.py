@@ -24,11 +24,13 @@ SERVED_BY: dict[str, tuple[str, ...]] = {
     "cosine_attention": ("native", "triton"),
     "cosine_decode": ("native", "triton"),
     "exponential_smoothing": ("native", "triton"),
+    "feed_forward": ("native",),
     "gather_windows": ("native", "triton"),
     "hard_attention": ("native", "triton"),
     "patch_embed": ("native", "triton"),
     "prepare_keys": ("native", "triton"),
     "scale_cross_entropy": ("native", "triton"),
+    "softmax_attention": ("native",),
 }
 
 logger = logging.getLogger("pyseq")

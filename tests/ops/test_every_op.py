@@ -73,6 +73,12 @@ def patches(T):
     return {"samples": floats(2, T + 4), "weight": floats(3, 4), "bias": floats(3)}
 
 
+def narrow_layers(T):
+    weights = {"weight_in": floats(2, 40, 6, seed=1), "bias_in": floats(2, 40, seed=2)}
+    weights |= {"weight_out": floats(2, 5, 40, seed=3), "bias_out": floats(2, 5, seed=4)}
+    return {"x": floats(2, T, 6)} | weights
+
+
 def rotating(op, **options):
     """An op with its rope, on the device of its other tensors."""
 
@@ -109,6 +115,11 @@ CALLS = {
         },
         ops.exponential_smoothing,
     ),
+    "feed_forward": Call(narrow_layers, partial(ops.feed_forward, dropout=0.2, seed=3)),
+    "feed_forward-gelu": Call(
+        lambda T: narrow_layers(T) | {"seed": torch.tensor(T)},
+        partial(ops.feed_forward, activation="gelu", dropout=0.2),
+    ),
     "gather_windows": Call(
         lambda T: {"stream": torch.arange(400).to(torch.uint16), "offsets": torch.arange(T)},
         partial(ops.gather_windows, length=5),
@@ -140,6 +151,11 @@ CALLS = {
             "targets": integers(20, 2, T).to(torch.uint16),
         },
         partial(ops.scale_cross_entropy, scales=(1, 6), scale_weights=(1.0, 0.5), ignore_index=3),
+    ),
+    "softmax_attention": Call(attention, partial(ops.softmax_attention, causal=True)),
+    "softmax_attention-dropout": Call(
+        lambda T: attention(T) | {"lengths": torch.tensor([T, T // 2]), "seed": torch.tensor(T)},
+        partial(ops.softmax_attention, causal=True, dropout=0.3),
     ),
 }
 
@@ -341,6 +357,7 @@ IN_ORDER_OF = {
     "exponential_smoothing": "values",
     "hard_attention": "query",
     "prepare_keys": "key",
+    "softmax_attention": "query",
 }
 
 

@@ -28,7 +28,15 @@ TOP_LEVEL = {
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PUBLIC_MODULES = ("pyseq", "pyseq.ops", "pyseq.nn", "pyseq.data", "pyseq.models")
 WITH_EXAMPLES = [p for p in sorted((ROOT / "pyseq").rglob("*.py")) if ">>> " in p.read_text()]
-SHARED_BY_OPS = {"__init__", "attention", "backends", "checks", "precision", "registration"}
+SHARED_BY_OPS = {
+    "__init__",
+    "attention",
+    "backends",
+    "checks",
+    "dropout",
+    "precision",
+    "registration",
+}
 # What the kernels share, a ceiling for benchmarks, what the analysis runs, the loader's threads.
 NO_OPS = {"cpu", "mixture", "peak", "predictors", "randomness", "window_loader"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -105,6 +113,9 @@ CALLS = {
     "exponential_smoothing": partial(
         ops.exponential_smoothing, X, torch.full((2,), 0.5), torch.zeros(2, 4)
     ),
+    "feed_forward": partial(
+        ops.feed_forward, X[0], *(torch.ones(1, *n) for n in ((3, 4), (3,), (2, 3), (2,)))
+    ),
     "gather_windows": partial(
         ops.gather_windows, STREAM, torch.zeros(1, dtype=torch.int64), length=2
     ),
@@ -114,6 +125,7 @@ CALLS = {
     "scale_cross_entropy": partial(
         ops.scale_cross_entropy, X[0, 0], torch.ones(8, 4), torch.zeros(2, dtype=torch.int64)
     ),
+    "softmax_attention": partial(ops.softmax_attention, X, X, X),
 }
 
 

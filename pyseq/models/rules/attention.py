@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pyseq.models.rules.stacked import Stacked, StackedLinear, draw, draw_normal
 from pyseq.nn import KeyValueCache, RotaryEmbedding
-from pyseq.ops import cosine_attention, hard_attention, prepare_keys
+from pyseq.ops import cosine_attention, hard_attention, prepare_keys, softmax_attention
+from pyseq.ops import dropout as drops
 
 SCALE_START, SCALE_MAX = 10.0, 50.0  # inverse temperature of cosine attention, as CosineAttention's
 
@@ -115,11 +115,15 @@ class StackedAttention(Stacked):
                 query, key, value, scale=scale, rope=rope, causal=True, scale_bound=SCALE_MAX
             )
         dropout = self.dropout if self.training else 0.0
-        bias = None if self.bias is None else self._bias(query.shape[2], key.shape[2])
-        if bias is not None:  # (N, H, T, keys), N = S * B
-            bias = bias.repeat_interleave(len(query) // S, 0)
-        seed = draw_seed(dropout)
-        return attend(query, key, value, lengths=lengths, bias=bias, dropout=dropout, seed=seed)
+        seed = draw_seed() if dropout > 0 else 0
+        if self.bias is None:
+            return softmax_attention(
+                query, key, value, causal=True, lengths=lengths, dropout=dropout, seed=seed
+            )
+        bias = self._bias(query.shape[2], key.shape[2]).repeat_interleave(len(query) // S, 0)
+        return biased_attention(
+            query, key, value, bias, lengths=lengths, dropout=dropout, seed=seed
+        )
 
     def _bias(self, T: int, K: int) -> Tensor:
         """What is added to the logits, (S, H, T, keys)."""
@@ -145,56 +149,29 @@ class StackedAttention(Stacked):
         return x.unflatten(0, (S, -1))
 
 
-def draw_seed(dropout: float) -> Tensor | None:
-    """A fresh seed for a dropout, () int64, from torch's generator; None where none is needed."""
-    return torch.randint(2**62, ()) if dropout > 0 else None
+def draw_seed() -> Tensor:
+    """A fresh seed for an op's dropout, () int64, from torch's generator."""
+    return torch.randint(2**62, ())
 
 
-def attend(
+def biased_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    bias: Tensor,
     *,
     lengths: Tensor | None,
-    bias: Tensor | None,
     dropout: float,
-    seed: Tensor | None,
+    seed: int | Tensor,
 ) -> Tensor:
-    """Causal softmax attention: query (N, H, T, D), key and value (N, H, K, D), T <= K."""
+    """`pyseq.ops.softmax_attention`, causal, with bias (B, H, T, keys) added to the logits."""
     T, K = query.shape[2], key.shape[2]
     position = torch.arange(K, device=query.device)
     seen = position <= position[K - T :, None]  # (T, K)
     if lengths is not None:
-        seen = seen & (position < lengths[:, None, None, None])  # (N, 1, T, K)
-    mask = seen if bias is None else bias.masked_fill(~seen, -torch.inf)
-    if seed is None:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    logits = query @ key.mT * query.shape[3] ** -0.5
-    logits = logits.masked_fill(~seen, -torch.inf) if bias is None else logits + mask
-    return drop(logits.softmax(-1), dropout, seed) @ value
-
-
-def feed_forward(
-    x: Tensor,
-    weight_in: Tensor,
-    bias_in: Tensor,
-    weight_out: Tensor,
-    bias_out: Tensor,
-    *,
-    activation: str,
-    dropout: float,
-    seed: Tensor | None,
-) -> Tensor:
-    """W_out drop(act(W_in x + b_in)) + b_out for x (S, N, C), every seed with its weights."""
-    hidden = torch.baddbmm(bias_in[:, None], x, weight_in.mT)
-    hidden = F.relu(hidden) if activation == "relu" else F.gelu(hidden)
-    if seed is not None:
-        hidden = drop(hidden, dropout, seed)
-    return torch.baddbmm(bias_out[:, None], hidden, weight_out.mT)
-
-
-def drop(x: Tensor, dropout: float, seed: Tensor) -> Tensor:
-    """Set a share of x to 0 and scale the rest up; which, says the seed alone."""
-    generator = torch.Generator(x.device).manual_seed(int(seed))
-    kept = torch.empty_like(x).bernoulli_(1 - dropout, generator=generator)
-    return x * kept / (1 - dropout)
+        seen = seen & (position < lengths[:, None, None, None])  # (B, 1, T, K)
+    logits = query @ key.mT * query.shape[3] ** -0.5 + bias
+    weights = logits.masked_fill(~seen, -torch.inf).softmax(-1)
+    number = drops.as_tensor(seed)
+    factors = drops.factors(number, dropout, weights.shape, query.device, query.dtype)
+    return (weights * factors) @ value

@@ -31,6 +31,10 @@ class Recurrence(Stacked, ABC):
 class FusedLayers(Recurrence):
     """LSTM or GRU layers by torch's own kernel, one seed after the other.
 
+    A loop of steps over the whole stack, even with its backward pass written out, is not faster: at
+    S 3, B 128, T 257 and 5 layers of 64 it took 1.3 to 1.7 s of one core per seed, forward and
+    backward, and torch's kernel 1.1 to 1.4 s.
+
     Args:
         seeds (int): S.
         inputs (int): features of the first layer's input.

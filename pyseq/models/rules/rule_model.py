@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pyseq.models.rules.stacked import Stacked
 
-PAD = 2
-
 
 @dataclass
 class Description:
@@ -108,6 +106,8 @@ class RuleModel(Stacked, ABC):
 
     def keep(self, which: Sequence[int]) -> None:
         """Let only some seeds stay, in place: parameters remain the objects they are.
+
+        No graph of an earlier forward may be alive: torch's gradients would keep its sizes.
 
         Args:
             which (sequence of int): their places in the stack, in the order they shall have.

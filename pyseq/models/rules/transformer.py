@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from pyseq.data.grammars import PAD
 from pyseq.errors import UserError
-from pyseq.models.rules.attention import StackedAttention, draw_seed, feed_forward
+from pyseq.models.rules.attention import StackedAttention, draw_seed
 from pyseq.models.rules.options import check_choices, check_shares, check_sizes
-from pyseq.models.rules.rule_model import PAD, Description, RuleModel
+from pyseq.models.rules.rule_model import Description, RuleModel
 from pyseq.models.rules.stacked import (
     Stacked,
     StackedEmbedding,
@@ -22,6 +23,7 @@ from pyseq.models.rules.stacked import (
     draw_normal,
 )
 from pyseq.nn import KeyValueCache
+from pyseq.ops import feed_forward
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class TransformerBlock(Stacked):
             self.narrow.bias,
             activation=self.config.activation,
             dropout=dropout,
-            seed=draw_seed(dropout),
+            seed=draw_seed() if dropout > 0 else 0,
         ).view(x.shape)
 
     def _drop(self, x: Tensor) -> Tensor:
