@@ -187,7 +187,8 @@ class RulesConfig:
         if self.prompt_length is not None and self.prompt_length > self.max_length - 2:
             raise UserError(
                 f"prompts of {self.prompt_length} symbols leave nothing to complete where words"
-                f" have {self.max_length} at most; --max_length {self.prompt_length + 2} and more fits"
+                f" have {self.max_length} at most; --max_length {self.prompt_length + 2} and more"
+                " fits"
             )
         self._check_strategies()
 

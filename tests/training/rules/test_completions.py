@@ -63,7 +63,8 @@ def test_progressive_training_tests_other_prompts_than_it_trains_on(name):
     prompts = grammar.prompts()
     plan = plan_prompts(grammar, prompts, "progressive")
     trained, tested = {p for p, _ in plan.trained}, set(plan.tested.out_of_distribution)
-    assert trained and tested
+    assert trained
+    assert tested
     assert not trained & tested
     assert trained | tested == set(prompts.out_of_distribution)
     assert abs(len(trained) - len(tested)) <= 1
