@@ -6,7 +6,8 @@ from pathlib import Path
 from benchmarks.harness import Case
 
 PREFIX = "bench_"
-CPU_ONLY = {"window_loader"}  # which has no cases on a GPU
+# Which have no cases on a GPU.
+CPU_ONLY = {"feed_forward", "softmax_attention", "window_loader"}
 
 
 def known() -> list[str]:

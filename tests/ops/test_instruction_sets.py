@@ -19,10 +19,12 @@ from pyseq.ops import (
     cosine_attention,
     cosine_decode,
     exponential_smoothing,
+    feed_forward,
     hard_attention,
     patch_embed,
     prepare_keys,
     scale_cross_entropy,
+    softmax_attention,
 )
 from tests.correctness import check_correct, check_options, random, served
 from tests.ops import (
@@ -30,10 +32,12 @@ from tests.ops import (
     test_cosine_attention,
     test_cosine_decode,
     test_exponential_smoothing,
+    test_feed_forward,
     test_hard_attention,
     test_patch_embed,
     test_prepare_keys,
     test_scale_cross_entropy,
+    test_softmax_attention,
 )
 from tests.ops.attention_inputs import angles, attention_inputs, scales
 
@@ -216,6 +220,28 @@ def test_loss(N, V, C, options, dtype, isa):
     test_scale_cross_entropy.check(tensors, dtype, "native", targets=targets, **options)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("T", "S", "D", "dropout"),
+    [(1, 1, 2, 0.5), (9, 37, 2, 0.1), (33, 70, 4, 0.0), (7, 150, 20, 0.3)],
+)
+def test_narrow_heads(T, S, D, dropout, dtype, isa):
+    tensors = attention_inputs(B=2, H=4, G=2, T=T, S=S, D=D)
+    options = {"causal": True, "lengths": torch.tensor([S, S // 2]), "dropout": dropout, "seed": 3}
+    test_softmax_attention.check(tensors, dtype, "native", **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("N", "C", "F", "O", "activation"),
+    [(1, 1, 1, 1, "relu"), (50, 10, 33, 10, "gelu"), (13, 33, 70, 5, "relu")],
+)
+def test_narrow_layers(N, C, F, O, activation, dtype, isa):  # noqa: E741
+    tensors = test_feed_forward.inputs(S=2, N=N, C=C, F=F, O=O)
+    options = {"activation": activation, "dropout": 0.2, "seed": 3}
+    test_feed_forward.check(tensors, dtype, "native", **options)
+
+
 def test_loss_of_many_tokens_and_symbols(isa):
     """More than the kernels pack at the same time of either, and not whole blocks."""
     N, V = 2320, 2070
@@ -247,6 +273,7 @@ def test_threads_change_no_bit(threads, isa):
     keys = random(1, 4, 2500, 32).float()
     series = [random(3, 12000), random(300, 16), random(300)]
     sequences = [random(2, 530, 4, 257), torch.linspace(0.02, 0.9, 4), random(4, 257)]
+    layers = test_feed_forward.inputs(S=2, N=700, C=10, F=64, O=10)
     losing = test_scale_cross_entropy.inputs(400, 600, 64, dtype=torch.float32)
     targets = test_scale_cross_entropy.draw(600, 400)
 
@@ -274,6 +301,10 @@ def test_threads_change_no_bit(threads, isa):
         yield from with_gradients(embed, *(y.float() for y in series))
         smooth = partial(exponential_smoothing, backend="native")
         yield from with_gradients(smooth, *(y.float() for y in sequences))
+        dropping = {"dropout": 0.2, "seed": 3, "backend": "native"}
+        yield from with_gradients(partial(softmax_attention, causal=True, **dropping), *heads)
+        transform = partial(feed_forward, **dropping)
+        yield from with_gradients(transform, *(y.float() for y in layers.values()))
 
     before = torch.get_num_threads()
     try:

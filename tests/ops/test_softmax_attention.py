@@ -155,15 +155,48 @@ def test_a_new_seed_is_no_new_compilation():
     assert len(graphs) == 1
 
 
+def anti_aligned(directions, T):
+    """Every logit is far below 0, where a maximum that starts at 0 would let all underflow.
+
+    Many directions: how the products of one of them are rounded, which is most of the error there
+    is, is a matter of luck.
+    """
+    tensors = attention_inputs(B=directions, H=1, G=1, T=T, S=70, D=4)
+    direction = random(directions, 1, 1, 4, seed=7)
+    tensors["query"] = direction.expand(-1, -1, T, -1).contiguous()
+    tensors["key"] = -direction * (1 + random(directions, 1, 70, 1, seed=8).abs())
+    return tensors
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("scale", [0.3, 100.0])
-def test_anti_aligned_and_large_logits(scale, backend):
-    """Every logit is far below 0, where a maximum that starts at 0 would let all underflow."""
-    tensors = attention_inputs(B=8, H=2, G=1, T=3, S=70, D=4)
-    direction = random(8, 1, 1, 4, seed=7)
-    tensors["query"] = direction.expand(8, 2, 3, 4).contiguous()
-    tensors["key"] = -direction * (1 + random(8, 1, 70, 1, seed=8).abs())
-    check(tensors, torch.float32, backend, scale=scale)
+@pytest.mark.parametrize("scale", [0.3, 10.0])
+def test_anti_aligned_keys(scale, backend):
+    check(anti_aligned(64, 2), torch.float32, backend, scale=scale)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scale", [100.0, 1000.0])
+def test_large_logits_are_as_exact_as_in_pytorch(scale, backend):
+    """On average: the largest error is one of few keys that are nearly as good as the best.
+
+    But for the query's gradient, from which what was rounded of the output is not cancelled.
+    """
+    single = {name: x.float() for name, x in anti_aligned(4000, 1).items()}
+    double = {name: x.double() for name, x in single.items()}
+    grad = random(4000, 1, 1, 4, seed=4).float()
+    exact = with_gradients(specification, double, grad.double(), scale=scale)
+    theirs = with_gradients(specification, single, grad, scale=scale)
+    ours = with_gradients(served(softmax_attention, backend), single, grad, scale=scale)
+    for name, truth, peer, found in zip(["out", *single], exact, theirs, ours, strict=True):
+        assert found.isfinite().all()
+        errors = [(x.double() - truth).abs().mean() for x in (found, peer)]
+        assert errors[0] <= (5 if name == "query" else 1.5) * errors[1]
+
+
+def with_gradients(op, tensors, grad, **options):
+    leaves = [x.clone().requires_grad_() for x in tensors.values()]
+    out = op(*leaves, **options)
+    return out.detach(), *torch.autograd.grad(out, leaves, grad)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -173,10 +206,12 @@ def test_what_is_not_finite_reaches_what_depends_on_it_and_nothing_else(name, ba
     x = {n: y.float() for n, y in attention_inputs(B=2, H=4, G=2, T=20, S=22, D=3).items()}
     grad = random(2, 4, 20, 3, seed=4).float()
     options = {"causal": True, "lengths": torch.tensor([22, 15]), "dropout": 0.2}
-    clean = outputs(x, grad, options, backend)
+    clean = with_gradients(softmax_attention, x, grad, **options, backend=backend)
     spoiled = {n: y.clone() for n, y in (x | {"grad": grad}).items()}
     spoiled[name][0, 1, 9, 1] = bad
-    found = outputs({n: spoiled[n] for n in x}, spoiled["grad"], options, backend)
+    found = with_gradients(
+        softmax_attention, {n: spoiled[n] for n in x}, spoiled["grad"], **options, backend=backend
+    )
 
     # Key 9 is seen by queries 7 and later, and query 9 sees keys up to 11; head 1 is of key heads 0
     # (as a query head) and 1 (as a key head).
@@ -199,23 +234,17 @@ def test_what_is_not_finite_reaches_what_depends_on_it_and_nothing_else(name, ba
     assert bool((d_query[rows] == 0).all())
 
 
-def outputs(x, grad, options, backend):
-    leaves = [y.clone().requires_grad_() for y in x.values()]
-    out = softmax_attention(*leaves, **options, backend=backend)
-    return out.detach(), *torch.autograd.grad(out, leaves, grad)
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_hidden_keys_have_no_gradient_and_may_hold_anything(backend):
     x = {name: y.float() for name, y in attention_inputs(B=2, T=6, S=9).items()}
     lengths = torch.tensor([4, 0])
     options = {"lengths": lengths, "dropout": 0.2}
     grad = random(2, 2, 6, 8, seed=4).float()
-    clean = outputs(x, grad, options, backend)
+    clean = with_gradients(softmax_attention, x, grad, **options, backend=backend)
     for name in ("key", "value"):
         x[name][0, :, 4:] = math.nan
         x[name][1] = math.inf
-    found = outputs(x, grad, options, backend)
+    found = with_gradients(softmax_attention, x, grad, **options, backend=backend)
     assert all(map(torch.equal, clean, found))
     out, d_query, d_key, d_value = found
     assert bool((out[1] == 0).all())
