@@ -18,8 +18,8 @@ from pyseq.training.metrics_file import MetricsFile
 
 SMALL = ["--max_length", "12", "--prompt_length", "4", "--num_train", "40", "--num_validation",
          "20", "--batch", "16", "--warmup", "5", "--validate_every", "6", "--max_steps", "12",
-         "--seeds", "2", "--lr", "1e-2", "--device", "cpu", "--model", "lstm", "--lstm.hidden", "12",
-         "--lstm.layers", "1"]  # fmt: skip
+         "--seeds", "2", "--lr", "1e-2", "--device", "cpu", "--model", "lstm", "--lstm.hidden",
+         "12", "--lstm.layers", "1"]  # fmt: skip
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
