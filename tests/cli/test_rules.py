@@ -253,15 +253,16 @@ def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch,
     flags = ["table", "--run", "minimum", "--out", str(tmp_path / "table")]
     assert run(capsys, *flags)[0] == 0
     assert [name for name, _, _ in ran] == [
-        "aNbN-transformer-256", "aNbN-lstm-256", "aNbN-transformer-64", "aNbN-lstm-64",
-        "aNbN-linear-64", "baN-transformer-64", "baN-lstm-64", "baN-linear-64",
+        "aNbN-linear-64", "aNbN-linear-fixed-64", "aNbN-lstm-64", "aNbN-transformer-64",
+        "baN-linear-64", "baN-linear-fixed-64", "baN-lstm-64", "baN-transformer-64",
+        "aNbN-linear-256", "aNbN-linear-fixed-256", "aNbN-lstm-256", "aNbN-transformer-256",
     ]  # fmt: skip
-    assert [seeds for _, seeds, _ in ran] == [3, 3, 5, 5, 5, 5, 5, 5]
+    assert [seeds for _, seeds, _ in ran] == [5] * 10 + [3] * 2
     assert {resume for _, _, resume in ran} == {"auto"}
     code, _, err = run(capsys, *flags)
     assert code == 0
-    assert len(ran) == 8
-    assert err.count("complete") == 8
+    assert len(ran) == 12
+    assert err.count("complete") == 12
 
 
 def test_a_cell_that_ran_out_of_time_goes_on(tmp_path, capsys):

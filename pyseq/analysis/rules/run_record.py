@@ -15,7 +15,8 @@ from pyseq.errors import UserError
 
 FORMAT = "pyseq rules run, version 1"
 RUNNING = "running"
-STOPS = (RUNNING, "patience", "max_steps", "max_time", "interrupted")
+ENDED = ("patience", "diverged", "max_steps")  # by the run's own rules
+STOPS = (RUNNING, *ENDED, "max_time", "interrupted")
 
 HistoryRow = Mapping[str, Any]
 
@@ -93,8 +94,7 @@ class RunRecord:
     @property
     def complete(self) -> bool:
         """Whether every seed's training has ended by its own rules."""
-        ended = {"patience", "max_steps"}
-        return bool(self.stops) and all(stop in ended for stop in self.stops)
+        return bool(self.stops) and all(stop in ENDED for stop in self.stops)
 
     def to_json(self) -> dict[str, Any]:
         """The record in JSON's types; numbers that are not finite become None."""

@@ -21,7 +21,7 @@ from pyseq.analysis.rules.published import (
     short_name,
     verdict,
 )
-from pyseq.analysis.rules.run_record import HistoryRow, RunRecord
+from pyseq.analysis.rules.run_record import ENDED, HistoryRow, RunRecord
 from pyseq.analysis.rules.scores import METRICS, select_best, select_minimum_loss
 
 TITLES: Mapping[str, str] = {
@@ -167,7 +167,7 @@ def _row(pool: Sequence[RunRecord]) -> TableRow:
         variant=newest.variant,
         max_length=newest.max_length,
         seeds=tuple(sorted(histories)),
-        ended=sum(stop in ("patience", "max_steps") for _, stop in histories.values()),
+        ended=sum(stop in ENDED for _, stop in histories.values()),
         cells=cells,
         floor=newest.floor,
         floor_error=newest.floor_error,

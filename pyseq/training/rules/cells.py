@@ -8,20 +8,24 @@ from pathlib import Path
 from pyseq.analysis.rules import RunRecord, read_record
 from pyseq.analysis.rules.published import GRAMMARS_OF_THE_PAPER, LENGTH
 from pyseq.errors import UserError
-from pyseq.models.rules import MODELS
+from pyseq.models.rules import MODELS, LinearConfig
 from pyseq.training.rules.config import RulesConfig
 from pyseq.training.rules.run import RECORD, train_rules
 
 SHORT = 64  # symbols, at which two CPU cores can train every model
+QUICKEST_FIRST = ("linear", "lstm", "transformer")
 
 
 def cells(which: str, base: RulesConfig) -> list[RulesConfig]:
     """The settings of every cell, in the order in which they are run.
 
+    Linear has two cells, as published and fixed: the published rows are of a model that cannot read
+    the prompt.
+
     Args:
         which (str): "published": every grammar of the paper and model, length 256, 5 seeds;
-            "minimum": aNbN at 256 with Transformer and LSTM, 3 seeds, then aNbN and baN at length
-            64 with every model, 5 seeds.
+            "minimum": aNbN and baN at length 64 with every model, then aNbN at 256 with Linear, 5
+            seeds, and with LSTM and Transformer, 3 seeds.
         base (RulesConfig): where they run; its folder holds theirs.
 
     Returns:
@@ -30,16 +34,23 @@ def cells(which: str, base: RulesConfig) -> list[RulesConfig]:
     if which == "published":
         asked = [(g, m, LENGTH, 5) for g in GRAMMARS_OF_THE_PAPER for m in MODELS]
     else:
-        asked = [("aNbN", m, LENGTH, 3) for m in ("transformer", "lstm")]
-        asked += [(g, m, SHORT, 5) for g in ("aNbN", "baN") for m in MODELS]
+        asked = [
+            (g, m, SHORT, 5) for g in ("aNbN", "baN") for m in ("linear", "lstm", "transformer")
+        ]
+        asked += [("aNbN", "linear", LENGTH, 5)]
+        asked += [("aNbN", m, LENGTH, 3) for m in ("lstm", "transformer")]
     folder = Path(base.out or which)
-    return [
-        dataclasses.replace(
+    found = []
+    for grammar, model, length, seeds in asked:
+        cell = dataclasses.replace(
             base, grammar=grammar, model=model, max_length=length, seeds=seeds, resume="auto",
             out=str(folder / f"{grammar}-{model}-{length}"),
-        ).resolved()
-        for grammar, model, length, seeds in asked
-    ]  # fmt: skip
+        )  # fmt: skip
+        found.append(cell.resolved())
+        if model == "linear":
+            fixed, out = LinearConfig(variant="fixed"), folder / f"{grammar}-linear-fixed-{length}"
+            found.append(dataclasses.replace(cell, linear=fixed, out=str(out)).resolved())
+    return found
 
 
 def run_cells(

@@ -76,11 +76,14 @@ class History(Callback):
             if loss < self.lowest[place]:
                 self.lowest[place], self.waits[place] = loss, 0
                 better.append(i)
-            elif trainer.global_step > self.patience_from or not math.isfinite(loss):
+            elif trainer.global_step > self.patience_from:
                 self.waits[place] += 1
-            if (self.patience and self.waits[place] >= self.patience) or not math.isfinite(loss):
+            if not math.isfinite(loss):
+                self.stops[place] = "diverged"
                 leaving.append(i)
+            elif self.patience and self.waits[place] >= self.patience:
                 self.stops[place] = "patience"
+                leaving.append(i)
         for name, values in weights.items():
             self.last[name][active] = values
             self.best[name][[active[i] for i in better]] = values[better]

@@ -137,7 +137,8 @@ class RuleTraining(lightning.LightningModule):
         return losses.masked_mean(each, self._prompt_targets.to(self.device))
 
     def _count_loss(self, loss: Tensor) -> None:
-        self._loss += loss.detach().to(self._loss)
+        # On the loss's device: to fetch it every step would hold up a GPU.
+        self._loss = self._loss.to(loss.device) + loss.detach()
         self._losses += 1
 
     def validation_step(self, *_: Any) -> None:
@@ -145,13 +146,14 @@ class RuleTraining(lightning.LightningModule):
         chosen = self.validation[self.batches.active].to(self.device).long()
         loss = validation_loss(model, chosen)
         scores = language.scores(model)
+        losses_so_far = self._loss.cpu()
         rate = self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else None
         self.measured = [
             {
                 "seed": model.seed_numbers[i],
                 "step": self.trainer.global_step,
                 "epoch": self.trainer.global_step // self.batches.steps_per_epoch,
-                "train_loss": float(self._loss[i]) / self._losses if self._losses else None,
+                "train_loss": float(losses_so_far[i]) / self._losses if self._losses else None,
                 "validation_loss": float(loss[i]),
                 "grad_norm": float(self._norms[i]),
                 "lr": rate,
@@ -159,7 +161,7 @@ class RuleTraining(lightning.LightningModule):
             }
             for i in range(model.seeds)
         ]
-        self._loss.zero_()
+        self._loss = torch.zeros_like(self._loss)
         self._losses = 0
 
     def on_before_optimizer_step(self, optimizer) -> None:
@@ -196,7 +198,11 @@ class RuleTraining(lightning.LightningModule):
         checkpoint["finished"] = self.finished
         checkpoint["active"] = self.batches.active
         checkpoint["elapsed"] = self.progress.elapsed
-        checkpoint["losses"] = {"sum": self._loss, "count": self._losses, "norms": self._norms}
+        checkpoint["losses"] = {
+            "sum": self._loss.cpu(),
+            "count": self._losses,
+            "norms": self._norms,
+        }
         checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
