@@ -76,9 +76,12 @@ class History(Callback):
             if loss < self.lowest[place]:
                 self.lowest[place], self.waits[place] = loss, 0
                 better.append(i)
-            elif trainer.global_step > self.patience_from or not math.isfinite(loss):
+            elif trainer.global_step > self.patience_from:
                 self.waits[place] += 1
-            if (self.patience and self.waits[place] >= self.patience) or not math.isfinite(loss):
+            if not math.isfinite(loss):
+                leaving.append(i)
+                self.stops[place] = "diverged"
+            elif self.patience and self.waits[place] >= self.patience:
                 leaving.append(i)
                 self.stops[place] = "patience"
         for name, values in weights.items():
