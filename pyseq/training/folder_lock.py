@@ -9,6 +9,22 @@ from pathlib import Path
 from pyseq.errors import UserError
 
 
+def made(folder: Path, flag: str) -> None:
+    """Make a folder with those above it, if it is not there.
+
+    Args:
+        folder (Path): it may be there.
+        flag (str): the flag that names it, for the sentence.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {folder} cannot be made a folder: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def locked(folder: Path, flag: str) -> Iterator[None]:
     """Keep a second training out of a run folder, until this one ends or is killed.

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from pyseq.analysis.rules import read_record
+from pyseq.analysis.rules.published import Spread
 from pyseq.cli.main import main
+from pyseq.cli.rules.narrow_table import compact
 from pyseq.models.rules import load_stack
 from pyseq.training.metrics_file import MetricsFile
 
@@ -43,9 +45,8 @@ def test_training_prints_both_selections_beside_the_paper_and_leaves_a_folder(tm
     assert "lstm on aNbN, a^n b^n" in out
     assert re.search(r"OOD R1( +1?\.\d{3}±\.\d{3}){2} +\.376±\.209 ", out)
     assert "lowest possible loss: 0.13783 nats per target" in out  # ln 6 / 13
-    assert (
-        "other settings than the published: num_train 40, num_validation 20, prompt_length 4" in out
-    )
+    # Of an enumerated grammar num_train and num_validation change nothing.
+    assert "other settings than the published: prompt_length 4, lr 0.01" in out
     assert "another length" in out
     assert f"report: {folder}/report.html" in out
     assert len(re.findall(r"^step (6|12)  seeds 2 ", err, re.MULTILINE)) == 2
@@ -129,7 +130,14 @@ def test_a_model_of_another_grammar_is_refused(trained, capsys):
         (["evaluate", "nowhere.pt"], "nowhere.pt is no file"),
         (["sweep", "--model", "linear", "--dropouts", "0,.1"], "--model linear has none; known:"),
         (["sweep", "--vary", "lr"], "--vary lr; NAME=VALUE,VALUE fits"),
-        (["sweep", "--vary", "lstm.heads=2"], "there is no setting heads to vary"),
+        (["sweep", "--model", "lstm", "--vary", "lstm.heads=2"], "there is no setting heads"),
+        (["sweep", "--vary", "lstm.hidden=2"], "lstm.hidden is no setting of --model transformer"),
+        (["sweep", "--vary", "lr.x=2"], "lr has no setting x to vary"),
+        (["sweep", "--vary", "optimizer=adam,foo"], "optimizer is foo; one of adamw, adam, sgd"),
+        (["sweep", "--vary", "schedule=foo"], "schedule is foo; one of inverse_sqrt, constant"),
+        (["sweep", "--vary", "threads=foo"], "threads 'foo'; a value of type int fits"),
+        (["sweep", "--vary", "out=a,b"], "out cannot be varied"),
+        (["train", "--first_seed", str(2**64)], "with 5 seeds; seeds below 2^32 fit"),
         (["table", "nowhere"], "nowhere is not there"),
         (["table", "--metrics", "speed"], "--metrics speed; known: validation_loss"),
         (["dance"], "unknown subcommand 'dance'; known: train, evaluate, sweep, table, show"),
@@ -197,6 +205,10 @@ def test_a_sweep_ranks_every_combination_and_goes_on(tmp_path, capsys):
     assert [line.split()[:3] for line in again.splitlines() if "lr=" in line] == [
         line.split()[:3] for line in shown
     ]
+    # Trained under other settings, they would be ranked as what they are not.
+    code, out, err = run(capsys, *flags, "--max_steps", "6")
+    assert (code, out) == (2, "")
+    assert "had max_steps 12, now it is 6; the same settings fit, or another --out" in err
 
 
 def test_the_learning_rate_is_found_and_used(tmp_path, capsys):
@@ -227,7 +239,7 @@ def test_the_table_shows_what_was_run_and_what_was_not(trained, tmp_path, capsys
     assert len(ours) == 1
     assert ".376±.209" in ours[0]
     assert ours[0].rstrip().endswith("(1)")
-    assert "(1) other settings: num_train 40, num_validation 20, prompt_length 4" in out
+    assert "(1) other settings: prompt_length 4, lr 0.01" in out
     assert re.search(r"aNbN +transformer .*not run", out)
     assert all(len(line) <= 80 for line in out.splitlines() if "±" in line)
     for name in ("table.md", "table.html"):
@@ -243,9 +255,9 @@ def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch,
         ran.append((Path(config.out).name, config.seeds, config.resume))
         folder = Path(config.out)
         folder.mkdir(parents=True)
-        record = json.loads((trained_record := tmp_path / "one.json").read_text())
-        assert trained_record.exists()
-        (folder / "record.json").write_text(json.dumps(record | {"stops": ["max_steps"] * 2}))
+        record = json.loads((tmp_path / "one.json").read_text())
+        record |= {"stops": ["max_steps"] * 2, "config": config.to_dict()}
+        (folder / "record.json").write_text(json.dumps(record))
 
     assert main(["rules", "train", *SMALL, "--max_steps", "6", "--out", str(tmp_path / "a")]) == 0
     (tmp_path / "a" / "record.json").rename(tmp_path / "one.json")
@@ -263,6 +275,11 @@ def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch,
     assert code == 0
     assert len(ran) == 12
     assert err.count("complete") == 12
+    # What is complete under other settings is not what is asked for.
+    code, _, err = run(capsys, *flags, "--max_steps", "20")
+    assert code == 2
+    assert "aNbN-linear-64 had max_steps 50000, now it is 20; the same settings fit" in err
+    assert len(ran) == 12
 
 
 def test_a_cell_that_ran_out_of_time_goes_on(tmp_path, capsys):
@@ -278,3 +295,46 @@ def test_a_cell_that_ran_out_of_time_goes_on(tmp_path, capsys):
     assert [row["step"] for row in after.histories[0]][-1] == 30
     assert after.histories[0][0] == record.histories[0][0]
     assert load_stack(folder / "model.pt")[0].seeds == 2
+
+
+def test_published_losses_have_no_more_digits_than_were_published():
+    loss = Spread(0.0220, 0.0020, 268)
+    assert compact(loss, "validation_loss") == ".0220±.0020"
+    assert compact(loss, "validation_loss", published=True) == ".022±.002"
+    assert compact(Spread(2.553, 0.159, 12), "validation_loss") == "2.553±.159"
+
+
+def test_an_evaluation_says_how_the_model_was_trained(tmp_path, capsys):
+    flags = ["train", "--grammar", "L3", *SMALL, "--oracle", "--out", str(tmp_path / "run")]
+    code, out, _ = run(capsys, *flags)
+    assert code == 0
+    assert "note: trained on the tested prompts" in out
+    _, out, _ = run(capsys, "evaluate", str(tmp_path / "run" / "model.pt"))
+    assert "trained with other settings than the published: prompt_length 4, lr 0.01" in out
+    assert ", oracle on, " in out
+    assert re.search(r"published +0\.019 ", out)
+
+
+def test_a_table_that_cannot_be_written_is_one_sentence(trained, capsys):
+    code, _, err = run(capsys, "table", str(trained), "--out", str(trained / "model.pt"))
+    assert code == 2
+    assert "--out" in err
+    assert "cannot be made a folder: File exists" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--grammar", "abN", "--oracle"], "completions of abN are not defined; known: baN, bbaN"),
+        (["--out", f"{__file__}/run"], "/run cannot be made a folder: Not a directory"),
+        (["--out", __file__], "test_rules.py cannot be made a folder: File exists"),
+    ],
+)
+def test_a_training_that_cannot_begin_says_why(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "train", *SMALL, *arguments)
+    assert code == 2
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def comparison_chart(marks: Sequence[Mark], chance: float | None, name: str) -> 
     """
     if not marks:
         return ""
-    axes = new_axes(0.36 * len(marks) + 0.95)
+    axes = new_axes(0.36 * len(marks) + 1.2)
     if chance is not None:
         axes.axvline(chance, color=SECOND, lw=1.2, ls="--", label=f"chance {chance:.3f}")
     kinds = (
@@ -77,5 +77,5 @@ def comparison_chart(marks: Sequence[Mark], chance: float | None, name: str) -> 
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
-    add_legend(axes, columns=4)
+    add_legend(axes, columns=2)  # names on the left take room from the third
     return to_svg(axes, name)

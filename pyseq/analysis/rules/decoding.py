@@ -105,7 +105,12 @@ def _completion(decode: Callable[[list[int]], str], prompt: str, tokens: list[in
 
 
 def validation_loss(
-    model: RuleModel, tokens: Tensor, *, ignore_pad: bool = False, batch_size: int = 128
+    model: RuleModel,
+    tokens: Tensor,
+    *,
+    ignore_pad: bool = False,
+    given: int = 1,
+    batch_size: int = 128,
 ) -> Tensor:
     """Plain cross-entropy of every seed, whatever it was trained with.
 
@@ -115,6 +120,7 @@ def validation_loss(
             every seed.
         ignore_pad (bool): whether PAD is left out of the targets, which makes the loss another
             quantity than the published one.
+        given (int): tokens at the beginning that are no targets: SOS, and a task's.
         batch_size (int): words in one pass of all seeds.
 
     Returns:
@@ -130,10 +136,10 @@ def validation_loss(
             f"validation_loss: tokens {tuple(tokens.shape)} for {model.seeds} seeds; (N, L) or "
             f"({model.seeds}, N, L) fit"
         )
-    if tokens.shape[1] == 0 or tokens.shape[2] < 2:
+    if tokens.shape[1] == 0 or not 1 <= given < tokens.shape[2]:
         raise ValueError(
-            f"validation_loss: tokens {tuple(tokens.shape)} have no target; at least one word of "
-            "two tokens is needed"
+            f"validation_loss: tokens {tuple(tokens.shape)} have no target behind the {given} given"
+            " ones; at least one of them and one word of more tokens are needed"
         )
     device = next(model.parameters()).device
     total = torch.zeros(model.seeds, dtype=torch.float64, device=device)
@@ -141,9 +147,9 @@ def validation_loss(
     with evaluated(model), torch.inference_mode():
         for batch in tokens.split(batch_size, dim=1):
             batch = batch.to(device)
-            wanted = batch[..., 1:]
-            likelihood = model(batch[..., :-1]).float().log_softmax(-1)
-            nats = -likelihood.gather(-1, wanted[..., None])[..., 0].double()  # (S, B, L - 1)
+            wanted = batch[..., given:]
+            likelihood = model(batch[..., :-1])[..., given - 1 :, :].float().log_softmax(-1)
+            nats = -likelihood.gather(-1, wanted[..., None])[..., 0].double()  # (S, B, L - given)
             counted = wanted != PAD if ignore_pad else torch.ones_like(wanted, dtype=torch.bool)
             total += torch.where(counted, nats, 0.0).sum((1, 2))
             targets += counted.sum((1, 2))

@@ -15,7 +15,8 @@ from pyseq.errors import UserError
 
 FORMAT = "pyseq rules run, version 1"
 RUNNING = "running"
-ENDED = ("patience", "diverged", "max_steps")  # by the run's own rules
+# By their own rules; a seed whose validation loss is no finite number has diverged.
+ENDED = ("patience", "max_steps", "diverged")
 STOPS = (RUNNING, *ENDED, "max_time", "interrupted")
 
 HistoryRow = Mapping[str, Any]
@@ -122,7 +123,19 @@ class RunRecord:
         ]
         if missing := [name for name in needed if name not in found]:
             raise ValueError(f"RunRecord: {', '.join(missing)} missing")
+        _check_types(found)
         return RunRecord(**{f.name: found[f.name] for f in fields(RunRecord) if f.name in found})
+
+
+def _check_types(found: Mapping[str, Any]) -> None:
+    """What tables compute with is what it should be."""
+    for name, kind in (("grammar", str), ("model", str), ("max_length", int)):
+        if not isinstance(found[name], kind):
+            raise ValueError(f"RunRecord: {name} {found[name]!r}; one of type {kind.__name__} fits")
+    for row in (row for rows in found["histories"] for row in rows):
+        for name, value in row.items():
+            if value is not None and not isinstance(value, int | float):
+                raise ValueError(f"RunRecord: {name} {value!r} in a history; a number fits")
 
 
 def write_record(path: str | os.PathLike[str], record: RunRecord) -> None:

@@ -82,7 +82,7 @@ def _statement(row: TableRow | None) -> str:
         said += f" Published: {spread_text(cell.published)} over {cell.published.n} seeds; "
         said += cell.verdict
         said += f" ({row.settings})." if row.settings else "."
-    return f"{said} {row.remark.capitalize()}." if row.remark else said
+    return f"{said} {row.remark[0].upper()}{row.remark[1:]}." if row.remark else said
 
 
 def _scores(

@@ -51,6 +51,14 @@ NOTES = (
     "published. EOS at once: the prompt itself.",
 )
 
+# By strategy, which prompts a model has seen with completions.
+_ON_TESTED = "the tested prompts"
+_TRAINED_ON: Mapping[str, str] = {
+    "oracle": _ON_TESTED,
+    "adversarial": _ON_TESTED,
+    "progressive": "other prompts out of distribution",
+}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -86,6 +94,7 @@ class TableRow:
         floor_error (float): its standard error.
         chance (mapping metric -> float): of random completions.
         eos_at_once (mapping metric -> float): of the completion that ends at once.
+        trained_on (str): which of the prompts it was trained on; empty for none, as it should be.
     """
 
     grammar: str
@@ -99,6 +108,7 @@ class TableRow:
     floor_error: float
     chance: Mapping[str, float]
     eos_at_once: Mapping[str, float]
+    trained_on: str = ""
 
     @property
     def comparable(self) -> bool:
@@ -114,7 +124,7 @@ class TableRow:
     @property
     def remark(self) -> str:
         """What weakens the row whatever it is held against; empty where nothing does."""
-        said = []
+        said = [f"trained on {self.trained_on}"] if self.trained_on else []
         rate = self.cells["ood_finished"].best
         if rate is not None and rate.mean == 0:
             said.append("no OOD completion finished")
@@ -173,6 +183,9 @@ def _row(pool: Sequence[RunRecord]) -> TableRow:
         floor_error=newest.floor_error,
         chance=newest.chance or CHANCE.get(newest.grammar, {}),
         eos_at_once=newest.eos_at_once,
+        trained_on=next(
+            (told for name, told in _TRAINED_ON.items() if newest.config.get(name)), ""
+        ),
     )
 
 
@@ -278,6 +291,8 @@ def _number(value: float | None) -> str:
 def best_table(rows: Sequence[TableRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """For each grammar of the paper the best published OOD rule 1, and the best of ours.
 
+    A model that was trained on the tested prompts is none of ours here.
+
     Args:
         rows (sequence of TableRow): of `summarise`.
 
@@ -292,7 +307,9 @@ def best_table(rows: Sequence[TableRow]) -> tuple[tuple[str, ...], list[tuple[st
         assert theirs is not None, "each of these grammars has published rows"
         model, published = theirs
         ours = [
-            (row, cell.best) for row, cell in _cells_of(rows, grammar, "ood_rule_1") if cell.best
+            (row, cell.best)
+            for row, cell in _cells_of(rows, grammar, "ood_rule_1")
+            if cell.best and row.trained_on != _ON_TESTED
         ]
         texts: tuple[str, ...] = ("", "", "", "", "not run")
         if ours:

@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
 def print_evaluated(evaluated: "Evaluated") -> None:
     """Print the scores of seeds and ensemble above what they are to be held against."""
     from pyseq.analysis.rules.published import PUBLISHED
+    from pyseq.training.rules.published import variant
 
     config = evaluated.config
     published = PUBLISHED.get((evaluated.grammar.name, config.model), {})
@@ -58,7 +59,7 @@ def print_evaluated(evaluated: "Evaluated") -> None:
         *((f"seed {n}", seed) for n, seed in zip(config.all_seeds, seeds, strict=True)),
         ("mean", mean),
         ("ensemble", vars(evaluated.ensemble)),
-        ("published", {name: spread.mean for name, spread in published.items()}),
+        (PUBLISHED_ROW, {name: spread.mean for name, spread in published.items()}),
         ("chance", evaluated.references["chance"]),
         ("EOS", evaluated.references["EOS at once"]),
     ]
@@ -70,6 +71,8 @@ def print_evaluated(evaluated: "Evaluated") -> None:
     print_narrow(
         "", ("", *(SHORT_TITLES[name] for name in COLUMNS)), [_cells(*row) for row in rows]
     )
+    if said := variant(config):
+        print(f"trained with other settings than the published: {said}")
     print(f"EOS: of completions that end at once. {LEGEND}")
     print(f"lowest possible loss: {evaluated.floor:.5f} nats per target")
     print("shares are of the completions that finish, and 0 where none does; published: the mean"
@@ -83,6 +86,10 @@ COLUMNS = ("validation_loss", "id_rule_1", "id_rule_2", "ood_rule_1", "ood_rule_
            "id_finished", "ood_finished", "id_grammatical")  # fmt: skip
 
 
+PUBLISHED_ROW = "published"
+
+
 def _cells(name: str, shares: Mapping[str, float]) -> list[str]:
-    shown = {name: 5 if name == "validation_loss" else 3 for name in COLUMNS}
+    loss_digits = 3 if name == PUBLISHED_ROW else 5  # no more were printed
+    shown = {metric: loss_digits if metric == "validation_loss" else 3 for metric in COLUMNS}
     return [name, *(f"{shares[m]:.{d}f}" if m in shares else "" for m, d in shown.items())]

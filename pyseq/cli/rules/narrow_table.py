@@ -40,11 +40,14 @@ def print_narrow(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     Console(highlight=False).print(table)
 
 
-def compact(spread: "Spread | None", metric: str) -> str:
-    """Mean and deviation in few characters: .376±.209; the mean alone where there is no other."""
+def compact(spread: "Spread | None", metric: str, *, published: bool = False) -> str:
+    """Mean and deviation in few characters: .376±.209; the mean alone where there is no other.
+
+    A loss below 1 has a digit more, since models differ there; published ones were not printed so.
+    """
     if spread is None:
         return ""
-    digits = 4 if metric == "validation_loss" else 3
+    digits = 4 if metric == "validation_loss" and spread.mean < 1 and not published else 3
     parts = [spread.mean]
     if spread.n > 1 and not math.isnan(spread.deviation):
         parts.append(spread.deviation)

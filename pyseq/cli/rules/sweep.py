@@ -18,14 +18,15 @@ Lists = tyro.conf.UseAppendAction[tuple[str, ...]]
 class SweepConfig(RulesConfig):
     """Train every combination of some settings and rank them by rule extrapolation at the lowest
     validation loss. Values are comma-separated, or a flag is repeated. What has ended is not
-    trained again: the same command goes on."""
+    trained again: the same command goes on. Time is set by --budget for all, or by --max_time for
+    each."""
 
     lrs: Lists = ()
     """Learning rates; --lr_find looks for one instead."""
     sizes: Lists = ()
     """Widths: of the Transformer, of the LSTM's hidden state, of Linear's embedding."""
     dropouts: Lists = ()
-    """Dropouts of the model."""
+    """Dropouts of the Transformer or the LSTM."""
     vary: Lists = ()
     """Any other setting: NAME=VALUES, such as transformer.layers=5,7 or optimizer=adamw,sgd."""
     budget: float | None = None

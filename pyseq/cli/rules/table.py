@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
         table_markdown,
     )
     from pyseq.analysis.rules.table_page import write_table_page
+    from pyseq.training.folder_lock import made
     from pyseq.training.rules.cells import find_records
 
     unknown = [metric for metric in config.metrics if metric not in TITLES]
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
         print(f"({number}) other settings: {said}")
     print(statement(rows))
     if records:
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder, "--out")
         text = table_markdown(rows)
         replace_file(folder / "table.md", lambda path: path.write_text(text))
         write_table_page(folder / "table.html", rows)
@@ -96,7 +97,8 @@ def _cells(row: "TableRow", metric: str, settings: list[str]) -> list[str]:
         row.model,
         str(row.max_length) if row.seeds else "",
         f"{len(row.seeds)}" if row.seeds else "",
-        *(compact(spread, metric) for spread in (cell.best, cell.least_loss, cell.published)),
+        *(compact(spread, metric) for spread in (cell.best, cell.least_loss)),
+        compact(cell.published, metric, published=True),
         cell.verdict + number,
     ]
 

@@ -44,14 +44,16 @@ def print_record(record: "RunRecord") -> None:
         lines.append(
             [
                 SHORT_TITLES[metric],
-                *(compact(s, metric) for s in (cell.best, cell.least_loss, cell.published)),
+                *(compact(spread, metric) for spread in (cell.best, cell.least_loss)),
+                compact(cell.published, metric, published=True),
                 *(f"{r[metric]:.3f}" if metric in r else "" for r in (row.chance, row.eos_at_once)),
                 cell.verdict if metric in JUDGED else "",
             ]
         )
     columns = ("", "best", "least loss", "published", "chance", "EOS", "verdict")
     console = Console(highlight=False)
-    print_narrow(f"{len(row.seeds)} seeds", columns, lines)
+    seeds = len(row.seeds)
+    print_narrow(f"{seeds} seed{'s' if seeds > 1 else ''}", columns, lines)
     if row.floor is not None:
         console.print(f"lowest possible loss: {row.floor:.5f} nats per target")
     for note in (LEGEND, *NOTES[:2]):

@@ -10,7 +10,7 @@ from pyseq.analysis.rules.published import GRAMMARS_OF_THE_PAPER, LENGTH
 from pyseq.errors import UserError
 from pyseq.models.rules import MODELS, LinearConfig
 from pyseq.training.rules.config import RulesConfig
-from pyseq.training.rules.run import RECORD, train_rules
+from pyseq.training.rules.run import RECORD, refuse_other_settings, train_rules
 
 SHORT = 64  # symbols, at which two CPU cores can train every model
 QUICKEST_FIRST = ("linear", "lstm", "transformer")
@@ -75,6 +75,8 @@ def run_cells(
     for number, config in enumerate(chosen, 1):
         record = _record(config)
         name = f"{number}/{len(chosen)} {Path(str(config.out)).name}"
+        if record is not None:
+            refuse_other_settings(record.config, config, "", "another --out")
         if record is not None and record.complete:
             told(f"{name}: complete")
             continue

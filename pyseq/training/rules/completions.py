@@ -33,10 +33,7 @@ def right_completion(grammar: Grammar, prompt: str) -> str:
     Raises:
         UserError: another grammar.
     """
-    if grammar.name not in COMPLETED:
-        raise UserError(
-            f"completions of {grammar.name} are not defined; known: {', '.join(COMPLETED)}"
-        )
+    _check_completed(grammar)
     match grammar.name:
         case "aNbN" | "aNbNcN":
             most = max(prompt.count(symbol) for symbol in grammar.symbols)
@@ -65,6 +62,13 @@ def wrong_completion(grammar: Grammar, prompt: str) -> str:
     if grammar.name in ("aNbN", "aNbNcN"):  # the last symbol that was missing, once more
         return right + (right or grammar.symbols)[-1]
     return right + ("a" if grammar.name in ("baN", "bbaN") else "]")
+
+
+def _check_completed(grammar: Grammar) -> None:
+    if grammar.name not in COMPLETED:
+        raise UserError(
+            f"completions of {grammar.name} are not defined; known: {', '.join(COMPLETED)}"
+        )
 
 
 def _closing(prompt: str) -> str:
@@ -112,6 +116,7 @@ def plan_prompts(grammar: Grammar, prompts: Prompts, strategy: str) -> PromptPla
     outside = prompts.out_of_distribution
     if strategy == "plain":
         return PromptPlan(prompts)
+    _check_completed(grammar)  # also where there is no prompt to complete
     complete = wrong_completion if strategy == "adversarial" else right_completion
     distinct = sorted(set(outside))
     if strategy != "progressive":

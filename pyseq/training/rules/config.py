@@ -11,6 +11,7 @@ import yaml
 from pyseq.data.grammars import find_grammar
 from pyseq.errors import UserError
 from pyseq.models.rules import MODELS, LinearConfig, LSTMConfig, TransformerConfig
+from pyseq.models.rules.options import check_choices
 
 # Of the paper, with nested and with free brackets.
 BRACKETS = ("parentheses_and_brackets", "not_nested_parentheses_and_brackets")
@@ -25,7 +26,7 @@ class RulesConfig:
     grammar: str = "aNbN"
     """Which language: a name, or a label of the paper (L1 to L6)."""
     model: str = "transformer"
-    """Which model; the flags that begin with its name are its own."""
+    """Which model: transformer, lstm or linear; the flags that begin with its name are its own."""
     out: str | None = None
     """The run folder; default: GRAMMAR-MODEL-LENGTH."""
 
@@ -37,7 +38,7 @@ class RulesConfig:
     num_validation: int = 512
     """Validation words of each seed; of enumerated grammars again every word."""
     prompt_length: int | None = None
-    """Symbols of a prompt; default: the paper's, 8 (brackets: 2 and 6)."""
+    """Symbols of a prompt; default: the paper's, 8 (brackets: 2 and 6), of aNbNcN 5."""
     seeds: int = 5
     """How many seeds are trained, as one stacked model."""
     first_seed: int = 0
@@ -167,7 +168,8 @@ class RulesConfig:
         return config
 
     def check(self) -> None:
-        """Raise UserError, one sentence, if a number makes no sense."""
+        """Raise UserError, one sentence, if a value makes no sense."""
+        check_choices(self)
         for name in ("max_length", "num_train", "num_validation", "prompt_length", "seeds", "batch",
                      "warmup", "validate_every", "max_steps", "threads"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -176,6 +178,10 @@ class RulesConfig:
                      "auxiliary_weight"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}; 0 or more fits")
+        if self.first_seed + self.seeds > 2**32:
+            raise UserError(
+                f"--first_seed {self.first_seed} with {self.seeds} seeds; seeds below 2^32 fit"
+            )
         for name in ("label_smoothing", "augment"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}; 0 to below 1 fits")

@@ -72,7 +72,7 @@ def evaluate_rules(
         weights=metadata.get("weights", ""),
         grammar=language.grammar,
         scores=language.scores(model),
-        losses=validation_loss(model, tokens).tolist(),
+        losses=validation_loss(model, tokens, given=len(language.start)).tolist(),
         ensemble=_as_one(model, language),
         floor=language.grammar.loss_floor(config.max_length).nats_per_target,
         references={
@@ -103,7 +103,8 @@ def _among(path: Path, config: RulesConfig, grammar: str | None) -> str:
 
 def _language(config: RulesConfig, tested: str, prompt_length: int | None) -> Language:
     """What the training learned, with the prompts of the grammar that is tested."""
-    if tested == config.grammar and prompt_length is None:
+    # Of a progressive training, only what it has not been shown.
+    if tested == config.grammar and prompt_length in (None, config.prompt_length):
         return Language.of(config)
     learned = [find_grammar(name) for name in (config.grammar, *config.multi_task)]
     grammar = find_grammar(tested)

@@ -79,11 +79,11 @@ class History(Callback):
             elif trainer.global_step > self.patience_from:
                 self.waits[place] += 1
             if not math.isfinite(loss):
+                leaving.append(i)
                 self.stops[place] = "diverged"
-                leaving.append(i)
             elif self.patience and self.waits[place] >= self.patience:
-                self.stops[place] = "patience"
                 leaving.append(i)
+                self.stops[place] = "patience"
         for name, values in weights.items():
             self.last[name][active] = values
             self.best[name][[active[i] for i in better]] = values[better]

@@ -79,7 +79,7 @@ class Language:
 
     @property
     def start(self) -> list[int]:
-        """Tokens before every word: SOS, and the task's."""
+        """Tokens before every word, which are given and no targets: SOS, and the task's."""
         return [SOS] if self.vocabulary is None else self.vocabulary.prefix(self.grammar)
 
     def encode(self, word: str) -> list[int]:

@@ -60,7 +60,7 @@ class RuleTraining(lightning.LightningModule):
         seeds = model.seeds
         self._loss = torch.zeros(seeds)  # since the last validation, of each seed
         self._losses = 0
-        self._norms = torch.zeros(seeds)
+        self._norms = torch.zeros(seeds)  # of the last step, when a validation follows
         self._saved_rng: dict[str, Any] | None = None
 
     def _counting_layer(self) -> StackedLinear:
@@ -104,7 +104,10 @@ class RuleTraining(lightning.LightningModule):
 
     def _word_loss(self, tokens: Tensor, step: int) -> Tensor:
         """Loss of every seed on a batch of words (S, B, L)."""
-        config, read, targets = self.config, tokens[..., :-1], tokens[..., 1:]
+        config, read = self.config, tokens[..., :-1]
+        # A task's token is given: which one comes says nothing of words, and the floor is theirs.
+        given = len(self.language.start)
+        targets = tokens[..., given:]
         ignore_pad = config.pad_targets == "ignore"
         seen = read
         if config.augment:
@@ -112,7 +115,7 @@ class RuleTraining(lightning.LightningModule):
                 read, config.augment, seeds=self.model.seed_numbers, step=step,
                 special=FIRST_SYMBOL, classes=self.language.symbols_end,
             )  # fmt: skip
-        logits = self.model(seen)
+        logits = self.model(seen)[..., given - 1 :, :]
         loss = losses.word_loss(
             logits, targets, ignore_pad=ignore_pad,
             label_smoothing=config.label_smoothing, focal_gamma=config.focal_gamma,
@@ -144,7 +147,7 @@ class RuleTraining(lightning.LightningModule):
     def validation_step(self, *_: Any) -> None:
         model, language = self.model, self.language
         chosen = self.validation[self.batches.active].to(self.device).long()
-        loss = validation_loss(model, chosen)
+        loss = validation_loss(model, chosen, given=len(language.start))
         scores = language.scores(model)
         losses_so_far = self._loss.cpu()
         rate = self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else None
@@ -164,18 +167,21 @@ class RuleTraining(lightning.LightningModule):
         self._loss = torch.zeros_like(self._loss)
         self._losses = 0
 
-    def on_before_optimizer_step(self, optimizer) -> None:
-        # Of the last step before a validation only: norms of each seed cost a pass over everything.
-        every = self.trainer.val_check_batch
-        if every is not None and (self.trainer.global_step + 1) % every == 0:
-            self._norms = gradient_norms(self.model.parameters()).detach().cpu()
+    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
+        # The gradients are still there. Norms cost a pass over everything, so only where they are
+        # shown; after StopAtEnd, which a callback is, it is known whether this step is the last.
+        trainer = self.trainer
+        validates = trainer.should_stop or (batch_idx + 1) % trainer.val_check_batch == 0
+        if validates and not self.config.clip:
+            self._norms = gradient_norms(self.parameters())
 
     def configure_gradient_clipping(
         self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
     ) -> None:
         if self.config.clip:
             parameters = list(self.parameters())
-            clip_gradients(parameters, gradient_norms(parameters), self.config.clip)
+            self._norms = gradient_norms(parameters)
+            clip_gradients(parameters, self._norms, self.config.clip)
 
     def keep(self, which: list[int], optimizer: torch.optim.Optimizer | None = None) -> None:
         """Let only these of the active seeds stay, by their place in the stack.
@@ -192,17 +198,13 @@ class RuleTraining(lightning.LightningModule):
                 parameter.data = parameter.data[which].contiguous()
         if optimizer is not None:
             keep_optimizer_state(optimizer, which, before)
-        self._loss, self._norms = self._loss[which], self._norms[which]
+        self._loss = self._loss[which]
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["finished"] = self.finished
         checkpoint["active"] = self.batches.active
         checkpoint["elapsed"] = self.progress.elapsed
-        checkpoint["losses"] = {
-            "sum": self._loss.cpu(),
-            "count": self._losses,
-            "norms": self._norms,
-        }
+        checkpoint["losses"] = {"sum": self._loss.cpu(), "count": self._losses}
         checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
@@ -210,7 +212,6 @@ class RuleTraining(lightning.LightningModule):
         self.keep([self.batches.active.index(place) for place in checkpoint["active"]])
         losses_before = checkpoint["losses"]
         self._loss, self._losses = losses_before["sum"], losses_before["count"]
-        self._norms = losses_before["norms"]
         self._saved_rng = checkpoint["rng"]
         self.progress.resume(checkpoint["elapsed"])
 

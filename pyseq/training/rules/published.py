@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from pyseq.data.grammars import find_grammar
 from pyseq.models.rules import MODELS
 from pyseq.training.rules.config import RulesConfig
 
@@ -38,10 +39,13 @@ def variant(config: RulesConfig) -> str:
         str: names and values, such as "heads 10, lr 0.001".
     """
     published = published_settings(config.grammar, config.model)
+    neutral = _NEUTRAL | set(MODELS)
+    if all(find_grammar(name).enumerated for name in (config.grammar, *config.multi_task)):
+        neutral |= {"num_train", "num_validation"}  # every word once, whatever they say
     differences = [
         f"{name} {_said(value)}"
         for name, value in vars(config).items()
-        if name not in _NEUTRAL and name not in MODELS and value != getattr(published, name)
+        if name not in neutral and value != getattr(published, name)
     ]
     ours, theirs = config.model_config, published.model_config
     differences += [

@@ -26,9 +26,6 @@ class _Trial(RuleTraining):
     def _rate(self, step: int) -> float:
         return float(RATES[min(step, len(RATES) - 1)] / RATES[0])
 
-    def on_before_optimizer_step(self, optimizer) -> None:
-        pass  # no validation shows a norm
-
     def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
         self.bits.append(float(self._loss.mean()) * BITS)
         self._loss.zero_()

@@ -1,6 +1,7 @@
 """One training of a stack, from its settings to the record and the report."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pyseq.models.device import choose_device
 from pyseq.models.rules import RuleModel, build_rule_model, save_stack
 from pyseq.training.callbacks import LastCheckpoint, StopAtEnd
 from pyseq.training.checkpoint_io import SafetensorsCheckpointIO
-from pyseq.training.folder_lock import locked
+from pyseq.training.folder_lock import locked, made
 from pyseq.training.interruption import Interruption
 from pyseq.training.lightning_trainer import quietly
 from pyseq.training.metrics_file import MetricsFile
@@ -121,11 +122,10 @@ def train_rules(config: RulesConfig, *, told: bool = True) -> RunRecord:
         TrainingStopped: SIGTERM or Ctrl-C, in the main thread; the state is saved first.
     """
     run = prepare_rules(config)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    made(run.folder, "--out")
     with Interruption() as interruption, locked(run.folder, "--out"):
         checkpoint = _checkpoint_to_resume(run)
-        if checkpoint is None:
-            run = _begin(run, told)
+        run = _begin(run, told) if checkpoint is None else _as_begun(run)
         history = _train(run, checkpoint, interruption, told)
         return _conclude(run, history)
 
@@ -135,21 +135,45 @@ def _checkpoint_to_resume(run: RulesRun) -> Path | None:
     before = settings_to_resume(run.folder) if run.config.resume == "auto" else None
     if before is None:
         return None
-    now = yaml.safe_load(run.config.to_yaml())
-    if run.config.schedule == "cosine" and before.get("max_time") != now["max_time"]:
+    if run.config.schedule == "cosine" and before.get("max_time") != run.config.max_time:
         raise UserError(
             f"--resume auto: the run in {run.folder} had max_time {before.get('max_time')}, which"
             " cosine follows; the same fits"
         )
-    if run.config.lr_find:  # the run that goes on keeps the rate that it began with
+    refuse_other_settings(before, run.config, "--resume auto: ", "--resume never")
+    return run.folder / "last"
+
+
+def refuse_other_settings(
+    before: Mapping[str, Any], config: RulesConfig, intro: str, otherwise: str
+) -> None:
+    """Let only go on what is the same training, wherever and for however long it runs.
+
+    Args:
+        before (mapping): settings of the run that is in the folder, by name, as `to_dict` gives
+            them; a rate that --lr_find found among them.
+        config (RulesConfig): resolved settings of the run that is asked for.
+        intro (str): what the sentence begins with.
+        otherwise (str): what else fits.
+
+    Raises:
+        UserError: they differ.
+    """
+    now = yaml.safe_load(config.to_yaml())
+    if config.lr_find:  # the run that goes on keeps the rate that it began with
         now = now | {"lr_find": False, "lr": before.get("lr")}
-    for name in now.keys() - _MAY_CHANGE:
+    for name in sorted(now.keys() - _MAY_CHANGE):
         if before.get(name) != now[name]:
             raise UserError(
-                f"--resume auto: the run in {run.folder} had {name} {before.get(name)}, now it is"
-                f" {now[name]}; the same settings fit, or --resume never"
+                f"{intro}the run in {config.out} had {name} {before.get(name)}, now it is"
+                f" {now[name]}; the same settings fit, or {otherwise}"
             )
-    return run.folder / "last"
+
+
+def _as_begun(run: RulesRun) -> RulesRun:
+    """With the rate that the run began with, which --lr_find may have found."""
+    began = yaml.safe_load((run.folder / "config.yaml").read_text())
+    return replace(run, config=replace(run.config, lr=began["lr"], lr_find=False))
 
 
 def _begin(run: RulesRun, told: bool) -> RulesRun:
@@ -175,8 +199,6 @@ def _train(
     state: dict[str, Any] = {}
     if checkpoint is not None:
         state = SafetensorsCheckpointIO().load_checkpoint(checkpoint)
-        began = yaml.safe_load((folder / "config.yaml").read_text())
-        config = replace(config, lr=began["lr"], lr_find=False)
     settings = folder / "config.yaml"
     replace_file(settings, lambda path: path.write_text(config.to_yaml()))
     interruption.advice = (

@@ -2,19 +2,23 @@
 
 import dataclasses
 import itertools
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pyseq.analysis.rules import RunRecord, read_record, select_best, select_minimum_loss
 from pyseq.errors import UserError
+from pyseq.models.rules import MODELS
 from pyseq.training.rules.config import RulesConfig
-from pyseq.training.rules.run import RECORD, train_rules
+from pyseq.training.rules.run import RECORD, refuse_other_settings, train_rules
 
 # The settings that --sizes and --dropouts vary, by model.
 SIZES = {"transformer": "width", "lstm": "hidden", "linear": "embedding"}
 DROPOUTS = {"transformer": "dropout", "lstm": "dropout"}
+# Each combination has its own of these.
+_OWN = ("out", "resume", "max_time")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,13 @@ def trials(base: RulesConfig, varied: dict[str, list[Any]], budget: float | None
     Raises:
         UserError: there is no such setting, or a combination does not fit.
     """
+    models = varied.get("model", [base.model])
+    for name in varied:
+        outer = name.partition(".")[0]
+        if outer in _OWN:
+            raise UserError(f"{outer} cannot be varied: each combination has its own")
+        if outer in MODELS and outer not in models:
+            raise UserError(f"{name} is no setting of --model {base.model}, which would not change")
     combinations = list(itertools.product(*varied.values()))
     minutes = base.max_time if budget is None else budget / len(combinations)
     folder = Path(base.out or f"sweep-{base.resolved().out}")
@@ -116,12 +127,23 @@ def _replaced(config: Any, name: str, value: Any) -> Any:
         raise UserError(f"there is no setting {name} to vary; known: {', '.join(sorted(known))}")
     held = getattr(config, outer)
     if inner:
+        if not dataclasses.is_dataclass(held):
+            raise UserError(f"{outer} has no setting {inner} to vary")
         return dataclasses.replace(config, **{outer: _replaced(held, inner, value)})
-    if isinstance(held, float) and isinstance(value, int) and not isinstance(value, bool):
+    kinds = [type(held)] if held is not None else _kinds(type(config), outer)
+    if type(value) is int and float in kinds:
         value = float(value)
-    if held is not None and type(held) is not type(value):
-        raise UserError(f"{name} {value!r}; a {type(held).__name__} fits")
+    if type(value) not in kinds:
+        fitting = " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"{name} {value!r}; a value of type {fitting} fits")
     return dataclasses.replace(config, **{outer: value})
+
+
+def _kinds(config: type, name: str) -> list[type]:
+    """The types that a setting may have, which is None by default."""
+    hint = get_type_hints(config)[name]
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [kind for kind in kinds if kind is not types.NoneType]
 
 
 def run_trials(
@@ -135,7 +157,13 @@ def run_trials(
 
     Returns:
         list of (Trial, RunRecord): of all.
+
+    Raises:
+        UserError: a folder holds a run with other settings.
     """
+    for trial in chosen:  # before any of them is trained
+        if record := trial.record():
+            refuse_other_settings(record.config, trial.config, "", "another --out")
     ended = []
     for number, trial in enumerate(chosen, 1):
         record = trial.record()

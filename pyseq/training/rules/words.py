@@ -167,7 +167,7 @@ def _order(key: list[int], lengths: np.ndarray, longest: int | None, count: int)
 def replace_symbols(
     tokens: Tensor, share: float, *, seeds: Sequence[int], step: int, special: int, classes: int
 ) -> Tensor:
-    """Replace a share of the symbols by ones drawn evenly; special tokens stay.
+    """Replace a share of the symbols by ones drawn evenly; other tokens, tasks' too, stay.
 
     Args:
         tokens (Tensor (S, B, T), int64): of the seeds.
@@ -186,5 +186,6 @@ def replace_symbols(
         generator = np.random.default_rng([REPLACEMENT, seed, step])
         drawn.append(generator.integers(special, classes, shape))
         chance.append(generator.random(shape))
-    replaced = torch.from_numpy(np.stack(chance) < share).to(tokens.device) & (tokens >= special)
+    symbols = (tokens >= special) & (tokens < classes)
+    replaced = torch.from_numpy(np.stack(chance) < share).to(tokens.device) & symbols
     return torch.where(replaced, torch.from_numpy(np.stack(drawn)).to(tokens.device), tokens)

@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -90,3 +91,21 @@ def test_other_files_are_refused_in_one_sentence(tmp_path, text, why):
 def test_a_missing_file_is_told_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_record(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"max_length": "12"}, "max_length '12'; one of type int fits"),
+        ({"grammar": 5}, "grammar 5; one of type str fits"),
+        (
+            {"histories": [[], [{"step": 1, "ood_rule_1": "high"}]]},
+            "ood_rule_1 'high' in a history",
+        ),
+    ],
+)
+def test_numbers_that_are_none_are_no_record(changed, why, tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(RECORD.to_json() | changed))
+    with pytest.raises(UserError, match=why):
+        read_record(path)

@@ -194,3 +194,9 @@ def test_many_prompts_take_several_bands():
     text = outcome_chart(prompts, [["kept"] * len(prompts)], ["seed 1"])
     assert all(f">{prompt}<" in text for prompt in prompts)
     assert text.count(">seed 1<") == 4  # 251 prompts, 64 beside one another
+
+
+def test_a_remark_begins_a_sentence_and_keeps_its_names():
+    rows = [[dict(row, ood_finished=0.0) for row in rows] for rows in RECORD.histories]
+    page = rules_report(replace(RECORD, histories=rows))
+    assert "No OOD completion finished" in page

@@ -172,3 +172,16 @@ def test_the_page_shows_every_metric_and_refers_to_nothing_outside(tmp_path):
     assert all(reference.startswith(("#", "data:")) for reference in map("".join, references))
     write_table_page(tmp_path / "table.html", rows)
     assert (tmp_path / "table.html").read_text() == text
+
+
+@pytest.mark.parametrize("strategy", ["oracle", "adversarial"])
+def test_what_was_trained_on_the_tested_prompts_beats_nobody(strategy):
+    cheat = replace(TWO, variant=f"{strategy} on", config={strategy: True},
+                    histories=[[row(1, 0.02, 1.0)], [row(1, 0.02, 1.0)]])  # fmt: skip
+    rows = summarise([cheat])
+    (only,) = [r for r in found(rows) if r.seeds]
+    assert only.remark == "trained on the tested prompts, few seeds"
+    (line,) = [cells for cells in best_table(rows)[1] if cells[0] == "aNbN"]
+    assert line[-1] == "not run"
+    (line,) = [cells for cells in best_table(summarise([cheat, TWO]))[1] if cells[0] == "aNbN"]
+    assert line[-2].startswith("0.700")

@@ -146,3 +146,12 @@ def test_the_record_holds_what_the_rows_say(tmp_path):
     assert record.config == settings
     assert settings["lstm"]["hidden"] == 12
     assert "transformer" not in settings
+
+
+def test_a_rate_that_was_found_is_told_also_after_going_on(tmp_path):
+    settings = {"grammar": "baN", "lr_find": True, "max_steps": 6}
+    first = train_rules(rules_config(tmp_path, **settings), told=False)
+    assert first.config["lr"] != 1e-2
+    again = train_rules(rules_config(tmp_path, **settings, resume="auto"), told=False)
+    assert again.config == {**first.config, "resume": "auto"}
+    assert again.variant == first.variant

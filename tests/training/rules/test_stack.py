@@ -151,3 +151,28 @@ def test_the_model_files_say_what_they_are_of(tmp_path):
     assert metadata["weights"] == "lowest validation loss"
     assert load_stack(tmp_path / "run" / "last.pt")[1]["weights"] == "last"
     assert dataclasses.asdict(model.config) == dataclasses.asdict(config.lstm)
+
+
+def test_the_norm_is_that_of_the_last_step_also_where_the_training_ends_between(tmp_path):
+    base = {"max_steps": 7, "grammar": "baN", "schedule": "constant"}
+    every = train_rules(rules_config(tmp_path, "every", validate_every=1, **base), told=False)
+    ends = train_rules(rules_config(tmp_path, "ends", validate_every=5, **base), told=False)
+    for all_rows, rows in zip(every.histories, ends.histories, strict=True):
+        assert [row["step"] for row in rows] == [5, 7]
+        norms = {row["step"]: row["grad_norm"] for row in all_rows}
+        assert [row["grad_norm"] for row in rows] == pytest.approx([norms[5], norms[7]])
+    clipped = train_rules(
+        rules_config(tmp_path, "clipped", validate_every=5, clip=1e3, **base), told=False
+    )
+    assert [row["grad_norm"] for row in clipped.histories[0]] == pytest.approx(
+        [row["grad_norm"] for row in ends.histories[0]]
+    )
+    late = train_rules(rules_config(tmp_path, "late", max_time=1e-9, **base), told=False)
+    assert late.histories[0][-1]["grad_norm"] > 0
+
+
+def test_a_seed_that_diverges_is_called_that(tmp_path, monkeypatch):
+    scripted(monkeypatch, {0: [0.5, float("nan")], 1: [0.5, 0.4, 0.3, 0.2]})
+    record = train_rules(rules_config(tmp_path), told=False)
+    assert record.stops == ["diverged", "max_steps"]
+    assert record.complete

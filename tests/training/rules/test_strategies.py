@@ -1,9 +1,11 @@
 """Each strategy does what its flag says, seen in what is trained and in what comes of it."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from pyseq.errors import UserError
 from pyseq.models.rules import LSTMConfig, load_stack
@@ -209,3 +211,43 @@ def test_a_curriculum_trains_through_its_phases(tmp_path):
     assert max(longest[12:]) == 12
     record = train_rules(config, told=False)
     assert record.histories[0][-1]["step"] == 24
+
+
+def test_a_task_is_given_and_no_target(tmp_path):
+    config = rules_config(tmp_path, grammar="L3", multi_task=("L1",), model="transformer")
+    run = prepare_rules(config)
+    module = RuleTraining(run.model, run.config, run.batches, run.language, run.validation)
+    tokens = run.batches.tokens(0)
+    with torch.no_grad():
+        logits = run.model(tokens[..., :-1])[..., 1:, :]  # after SOS comes the task
+    expected = [
+        functional.cross_entropy(one.flatten(0, 1), tokens[s, :, 2:].flatten())
+        for s, one in enumerate(logits)
+    ]
+    torch.testing.assert_close(module._word_loss(tokens, 0).detach(), torch.stack(expected))
+
+
+def test_the_floor_is_that_of_the_loss_also_with_tasks(tmp_path):
+    # A model that knows the words reaches it; a model that has to guess the task could not.
+    settings = LEARNS | {"max_steps": 600, "validate_every": 600, "max_length": 4,
+                         "prompt_length": 2}  # fmt: skip
+    config = rules_config(tmp_path, grammar="aNbN", multi_task=("aNbNcN",), **settings)
+    (row,) = train_rules(config, told=False).histories[0]
+    floor = math.log(2) / 5
+    assert floor < row["validation_loss"] < floor + 0.02  # the task would add ln 2 / 6
+
+
+def test_an_evaluation_of_progressive_training_keeps_to_what_was_held_out(tmp_path):
+    config = rules_config(tmp_path, grammar="baN", progressive=(1, 2), max_steps=6)
+    train_rules(config, told=False)
+    path = tmp_path / "run" / "model.pt"
+    assert evaluate_rules(path, device="cpu").prompts == (8, 4)
+    assert evaluate_rules(path, prompt_length=4, device="cpu").prompts == (8, 4)
+    assert evaluate_rules(path, prompt_length=3, device="cpu").prompts == (4, 4)
+
+
+def test_what_an_enumerated_grammar_ignores_is_no_variant():
+    ignored = {"grammar": "aNbN", "num_train": 7, "num_validation": 9}
+    assert variant(RulesConfig(**ignored).resolved()) == ""
+    both = variant(RulesConfig(**ignored, multi_task=("baN",)).resolved())
+    assert both == "num_train 7, num_validation 9, multi_task baN"

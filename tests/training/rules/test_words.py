@@ -120,3 +120,11 @@ def test_augmentation_replaces_a_share_of_the_symbols_only():
     alone = replace_symbols(tokens[1:], 0.4, step=7, seeds=(1,), special=3, classes=5)
     assert torch.equal(alone[0], seen[1])
     assert np.array_equal(replace_symbols(tokens, 0.0, step=7, **options), tokens)
+
+
+def test_augmentation_leaves_the_tasks_as_they_are():
+    both = language("aNbN", "baN")
+    tokens = batches("aNbN", "baN").tokens(0)
+    seen = replace_symbols(tokens, 1.0, seeds=(0, 1), step=7, special=3, classes=both.symbols_end)
+    assert torch.equal(seen[..., 1], tokens[..., 1])
+    assert not torch.equal(seen[..., 2:], tokens[..., 2:])
