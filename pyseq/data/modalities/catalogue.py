@@ -39,7 +39,7 @@ def find_data(
     """
     name = os.fspath(name_or_path)
     make = DATA_SETS.get(name)
-    if make is None and name.endswith(".npz") or Path(name).is_file():
+    if make is None and (name.endswith(".npz") or Path(name).is_file()):
         make, has = load_npz, {"path"}
         given: dict[str, Any] = {"path": name}
     elif make is None:
