@@ -124,19 +124,18 @@ def _numbered(name: str, values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...
 
 
 def _classes(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    label, found = _numbered("label", arrays["label"])
-    names = found
+    label, names = _numbered("label", arrays["label"])
+    found = len(names)
     if "class_names" in arrays:
         names = tuple(str(name) for name in arrays["class_names"].ravel())
-        label = arrays["label"].astype(np.int64) if arrays["label"].dtype.kind in "biuf" else label
-        if arrays["label"].dtype.kind in "US" or (
-            len(label) and not 0 <= label.min() <= label.max() < len(names)
-        ):
+        numbers = arrays["label"].dtype.kind in "biuf"
+        label = arrays["label"].astype(np.int64) if numbers else label
+        if not numbers or not ((label >= 0) & (label < len(names))).all():
             raise UserError(
                 f"{where} has {len(names)} class_names; labels 0..{len(names) - 1} fit them"
             )
-    if len(found) < 2:
-        raise UserError(f"{where} has {len(found)} class in label; at least two fit")
+    if found < 2:
+        raise UserError(f"{where} has {found} different labels; at least two classes fit")
     counts = np.bincount(label, minlength=len(names))
     if (counts == 1).any():
         raise UserError(
