@@ -66,7 +66,8 @@ class CrossModalAttention(nn.Module):
         self.width, self.heads, self.kind = width, heads, kind
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        # A key's bias would move all logits of a query alike, which no softmax notices.
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
         self.residual = ResidualLayer(width, expansion, dropout)

@@ -128,10 +128,10 @@ class SelfBlock(nn.Module):
 
 
 class GraphEncoder(nn.Module):
-    """A graph as one token: rounds of messages among its nodes, then what its nodes have in common.
+    """A graph as one token: rounds of messages among its nodes, then a summary of the nodes.
 
-    A round gives node i dropout(W_2 gelu(W_1 [norm(h_i), sum_j A_ij norm(h_j)])), added to h_i. A is
-    the adjacency with a loop at every node, divided by the roots of both ends' degrees; a degree
+    A round adds dropout(W_2 gelu(W_1 [norm(h_i), sum_j A_ij norm(h_j)])) to node i's state h_i. A
+    is the adjacency with a loop at every node, divided by the roots of both ends' degrees; a degree
     sums absolute weights, so that signed ones divide by no zero. The token is a map of the nodes'
     mean, their largest features and the logarithm of 1 + their number, so that neither the order of
     nodes nor the places after the last one matter.

@@ -1,20 +1,17 @@
 """A classifier of objects that are seen in several modalities."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from pyseq.data.modalities import Batch
 from pyseq.errors import UserError
 from pyseq.models.fusion.attention import CrossModalAttention, check_tokens
 from pyseq.models.fusion.config import FusionConfig
 from pyseq.models.fusion.encoders import ENCODERS, hide
 from pyseq.models.fusion.residual import ResidualLayer
 from pyseq.models.fusion.shape import DataShape
-
-if TYPE_CHECKING:
-    from pyseq.data.modalities import Batch
 
 MODEL = "FusionModel"
 
@@ -66,12 +63,11 @@ class FusionModel(nn.Module):
         # It is in the shape, so files need not hold it twice.
         self.register_buffer("prior", torch.tensor(shape.class_shares).log(), persistent=False)
 
-    def forward(self, batch: "Batch") -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Say which class every object may be of.
 
         Args:
-            batch (Batch): B objects; a modality of the batch that the shape does not name is not
-                read.
+            batch (Batch): B objects, with the shape's modalities in its order.
 
         Returns:
             Tensor (B, classes), float32: logits in nats; of an object without any modality, the
@@ -79,11 +75,11 @@ class FusionModel(nn.Module):
 
         Raises:
             TypeError: `present` is no tensor of bools.
-            ValueError: a modality is not in the batch, or a shape does not fit.
+            ValueError: the batch has other modalities, or a shape does not fit.
         """
         return self.classify(self.embed(batch), batch.present)
 
-    def embed(self, batch: "Batch") -> list[Tensor]:
+    def embed(self, batch: Batch) -> list[Tensor]:
         """Encode every modality by itself.
 
         Args:
@@ -155,12 +151,11 @@ class FusionModel(nn.Module):
         # A long modality counts as much as a short one.
         return torch.stack([self.norm(x).mean(1) for x in tokens]).mean(0)
 
-    def _check(self, batch: "Batch") -> None:
-        absent = [name for name in self.shape.names if name not in batch.values]
-        if absent:
+    def _check(self, batch: Batch) -> None:
+        if tuple(batch.values) != self.shape.names:  # present has a column for each, in this order
             raise ValueError(
-                f"{MODEL}: the batch has no modality {', '.join(absent)}; its modalities are"
-                f" {', '.join(batch.values) or 'none'}"
+                f"{MODEL}: the batch has modalities {', '.join(batch.values) or 'none'};"
+                f" {', '.join(self.shape.names)}, in this order, fit"
             )
         B, M = len(batch.present), len(self.encoders)
         if batch.present.dtype != torch.bool:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from pyseq.errors import UserError
 from pyseq.models.checkpoint import save_tensors
+from pyseq.models.fusion.build import build_fusion_model
 from pyseq.models.fusion.config import FusionConfig
 from pyseq.models.fusion.fusion_model import FusionModel
 from pyseq.models.fusion.shape import DataShape
@@ -89,7 +90,7 @@ def load_fusion(path: str | os.PathLike) -> tuple[list[FusionModel], dict[str, A
         models = []
         for i, saved in enumerate(fields["models"]):
             shape = DataShape.from_dict(saved["shape"])
-            model = FusionModel(FusionConfig(**saved["config"]), shape)
+            model = build_fusion_model(FusionConfig(**saved["config"]), shape, seed=0)
             start = f"{i}."
             own = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
             model.load_state_dict(own)

@@ -1,16 +1,12 @@
 """What a fusion model must know of the data before it sees any."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import numpy as np
 
+from pyseq.data.modalities import Kind, Modality, ModalityData
 from pyseq.errors import UserError
-
-if TYPE_CHECKING:
-    from pyseq.data.modalities import ModalityData
-
-KINDS = ("vector", "sequence", "tokens", "graph")
 
 
 @dataclass(frozen=True)
@@ -26,14 +22,14 @@ class ModalityShape:
     """
 
     name: str
-    kind: str
+    kind: Kind
     features: int = 0
     length: int = 0
     vocabulary: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            known = ", ".join(KINDS)
+        if self.kind not in get_args(Kind):
+            known = ", ".join(get_args(Kind))
             raise UserError(f"modality {self.name} is of kind {self.kind}; one of {known} fits")
         needed = {
             "features": self.kind != "tokens",
@@ -84,7 +80,7 @@ class DataShape:
         return len(self.class_shares)
 
     @staticmethod
-    def of(data: "ModalityData") -> "DataShape":
+    def of(data: ModalityData) -> "DataShape":
         """The shape of data; of the training rows, because classes are counted.
 
         Args:
@@ -93,7 +89,7 @@ class DataShape:
         Returns:
             DataShape: a class's share is (its objects + 1) / (N + classes), so that none is 0.
         """
-        counts = np.bincount(np.asarray(data.label), minlength=data.classes) + 1.0
+        counts = np.bincount(data.label, minlength=data.classes) + 1.0
         shares = tuple(float(share) for share in counts / counts.sum())
         return DataShape(tuple(_shape(m) for m in data.modalities), shares)
 
@@ -104,13 +100,12 @@ class DataShape:
         return DataShape(modalities, tuple(fields["class_shares"]))
 
 
-def _shape(modality: Any) -> ModalityShape:
-    shape = modality.values.shape
-    kind = modality.kind
+def _shape(modality: Modality) -> ModalityShape:
+    has_length = modality.kind in ("sequence", "tokens")
     return ModalityShape(
         modality.name,
-        kind,
-        features=0 if kind == "tokens" else int(shape[-1]),
-        length=int(shape[1]) if kind in ("sequence", "tokens") else 0,
-        vocabulary=int(modality.vocabulary) if kind == "tokens" else 0,
+        modality.kind,
+        features=modality.features,
+        length=modality.values.shape[1] if has_length else 0,
+        vocabulary=modality.vocabulary,
     )
