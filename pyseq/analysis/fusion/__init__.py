@@ -1,0 +1,1 @@
+"""Fusion of modalities judged: scores, gains, peers, records, tables and a run's page."""
