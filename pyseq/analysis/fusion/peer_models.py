@@ -50,7 +50,8 @@ def peers(
 
     Candidates are chosen by accuracy. The SVC is multi-class by its decision values, whose softmax
     at a temperature that fits out-of-fold decision values of the training part gives its
-    probabilities; its likeliest class is the one it would have named.
+    probabilities: its likeliest class is the one it would have named, but as these values are
+    mostly counts of votes, its NLL is worse than its accuracy would let one think.
 
     Args:
         data (ModalityData): N objects of C classes.

@@ -6,8 +6,8 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.svm import SVC
 
-from pyseq.analysis.fusion import peers as room
-from pyseq.analysis.fusion.peers import CLEAN, PEERS, features, peers
+from pyseq.analysis.fusion import peer_models as room
+from pyseq.analysis.fusion.peer_models import CLEAN, PEERS, features, peers
 from pyseq.data.modalities import Modality, ModalityData
 
 

@@ -134,7 +134,8 @@ class _Draws:
         self.clusters = self.sizes.size
         random = np.random.default_rng(seed)
         even = np.full(self.clusters, 1 / self.clusters)
-        self.times = random.multinomial(self.clusters, even, size=resamples)  # (R, clusters)
+        times = random.multinomial(self.clusters, even, size=resamples)
+        self.times = times.astype(np.float64)  # (R, clusters); products of integers are slow
         # Too few clusters scatter too little and have heavier tails, as in block_bootstrap.
         freedom = self.clusters - 1
         self.stretch = math.inf
@@ -150,13 +151,12 @@ class _Draws:
 
     def confusions(self, cells: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
         """Of each sample, (R, classes, classes)."""
-        times = self.times[:, self.cluster]  # (R, N)
-        return np.stack(
-            [
-                np.bincount(cells, weights=row, minlength=classes**2).reshape(classes, classes)
-                for row in times
-            ]
-        )
+        used, place = np.unique(cells, return_inverse=True)
+        counts = np.zeros((self.clusters, used.size))
+        np.add.at(counts, (self.cluster, place), 1)
+        drawn = np.zeros((len(self.times), classes**2), dtype=np.int64)
+        drawn[:, used] = np.rint(self.times @ counts)
+        return drawn.reshape(-1, classes, classes)
 
     def interval(self, value: float | NDArray, drawn: float | NDArray) -> Interval:
         """Around the value, from what the samples gave."""
