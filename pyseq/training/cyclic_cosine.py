@@ -60,7 +60,7 @@ class CyclicCosine(torch.optim.lr_scheduler.LRScheduler):
         peak = max(low, self.decay**cycle)
         return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * inside / length))
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Rates of all groups, by the closed form."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 

@@ -1,5 +1,6 @@
 """CyclicCosine against its closed form, its bound, and its state."""
 
+import itertools
 import math
 
 import pytest
@@ -53,7 +54,7 @@ def test_no_cycle_rises_however_many_there_were():
     found = [rate for (rate,) in rates(CyclicCosine(optimizer(1.0), **SHAPE), 5 + 30 * 7)]
     assert min(found) >= 0.01
     cycles = [found[5 + 7 * k : 12 + 7 * k] for k in range(30)]
-    assert all(a >= b for cycle in cycles for a, b in zip(cycle, cycle[1:], strict=False))
+    assert all(a >= b for cycle in cycles for a, b in itertools.pairwise(cycle))
     assert cycles[20][0] > 0.01  # 0.8^20 = 0.0115
     assert set(cycles[21]) == {0.01}  # 0.8^21 = 0.0092 would be below min, and the cosine inverted
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 TINY = 1e-300  # the logarithm of a probability that has rounded to 0 is taken of this
-HALVED = 8.0  # a temperature lies between 1/8 and 8
+WIDEST = 8.0  # a temperature lies between 1/8 and 8
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -23,14 +23,11 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return powers / powers.sum(1, keepdims=True)
 
 
-def log_loss(probabilities: np.ndarray, label: np.ndarray) -> float:
-    """Mean negative log-likelihood of the labels, in nats."""
-    chosen = probabilities[np.arange(len(label)), label]
-    return float(-np.log(np.maximum(chosen, TINY)).mean())
-
-
 def fit_temperature(probabilities: np.ndarray, label: np.ndarray) -> float:
     """The temperature that gives labels the highest likelihood.
+
+    Of N objects each counts as though 1 / (N + 1) of it were of an unknown class: otherwise a few
+    objects that are all recognised would ask for certainty.
 
     Args:
         probabilities (array (N, C), float64): of objects that were not trained on.
@@ -39,21 +36,25 @@ def fit_temperature(probabilities: np.ndarray, label: np.ndarray) -> float:
     Returns:
         float: 1/8 to 8; 1 where there are no objects.
 
-    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2.
+    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2; the targets
+        short of 1: Platt 1999, Probabilistic outputs for support vector machines, section 2.2.
     """
     if len(label) == 0:
         return 1.0
     from scipy.optimize import minimize_scalar
 
+    unknown = 1 / (len(label) + 1)
+    targets = np.full(probabilities.shape, unknown / probabilities.shape[1])
+    targets[np.arange(len(label)), label] += 1 - unknown
+
+    def loss(logarithm: float) -> float:
+        found = np.maximum(tempered(probabilities, float(np.exp(logarithm))), TINY)
+        return float(-(targets * np.log(found)).sum(1).mean())
+
     # The loss is convex in the inverse temperature, which the logarithm keeps single-dipped.
-    found = minimize_scalar(
-        lambda logarithm: log_loss(tempered(probabilities, float(np.exp(logarithm))), label),
-        bounds=(-np.log(HALVED), np.log(HALVED)),
-        method="bounded",
-    )
-    temperature = float(np.exp(found.x))
-    better = log_loss(tempered(probabilities, temperature), label) < log_loss(probabilities, label)
-    return temperature if better else 1.0
+    ends = (-np.log(WIDEST), np.log(WIDEST))
+    found = minimize_scalar(loss, bounds=ends, method="bounded")
+    return float(np.exp(found.x)) if loss(found.x) < loss(0.0) else 1.0
 
 
 def mixture(predictions: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
@@ -80,6 +81,9 @@ def mixture(predictions: Sequence[np.ndarray], weights: Sequence[float]) -> np.n
 def fit_weights(predictions: Sequence[np.ndarray], label: np.ndarray) -> list[float]:
     """Weights of predictors whose mixture gives labels the highest likelihood.
 
+    Each predictor is given the credit of one object that it alone would have known, which keeps the
+    weights near each other where few objects speak.
+
     Args:
         predictions (sequence of array (N, C), float64): out of fold: a row is NaN where the
             predictor was trained on the object. Every object needs a row of somebody.
@@ -104,8 +108,9 @@ def fit_weights(predictions: Sequence[np.ndarray], label: np.ndarray) -> list[fl
 
     def loss_and_slope(weights: np.ndarray) -> tuple[float, np.ndarray]:
         given, weighed = weights @ chosen + TINY, weights @ known + TINY
-        loss = np.log(weighed) - np.log(given)
-        return float(loss.mean()), (known / weighed - chosen / given).mean(1)
+        loss = (np.log(weighed) - np.log(given)).sum() - np.log(weights).sum()
+        slope = (known / weighed - chosen / given).sum(1) - 1 / weights
+        return float(loss) / len(label), slope / len(label)
 
     from scipy.optimize import minimize
 

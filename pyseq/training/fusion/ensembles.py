@@ -228,7 +228,11 @@ def super_ensemble(
     full = full.with_temperature(by_fold.ensemble.members[0].trained.temperature)
     told(f"model on all {len(data)} objects that are not of the test: trained")
     found = np.concatenate(
-        [by_fold.probabilities, others.probabilities, np.full_like(by_fold.probabilities[:1], np.nan)]
+        [
+            by_fold.probabilities,
+            others.probabilities,
+            np.full_like(by_fold.probabilities[:1], np.nan),
+        ]
     )
     members = (*by_fold.ensemble.members, *others.ensemble.members, Member("all rows", full, 1.0))
     weights = [1 / len(members)] * len(members)

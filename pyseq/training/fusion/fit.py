@@ -161,9 +161,12 @@ def train_fusion(
         torch.manual_seed(seed)
         quietly(trainer.fit, module, module.batches)
     model.cpu().load_state_dict(module.best)
+    snapshots = tuple(_loaded(model, weights) for weights in module.snapshots)
+    if snapshots and module.best_epoch == module.snapshot_epochs[-1]:
+        model = snapshots[-1]  # the same weights need no second place
     trained = TrainedFusion(
         model=model.eval(),
-        snapshots=tuple(_loaded(model, weights) for weights in module.snapshots),
+        snapshots=snapshots,
         standardiser=standardiser,
         temperature=1.0,
         history=tuple(module.history),

@@ -38,6 +38,15 @@ class IndexBatches:
         yield from torch.randperm(self.count, generator=self._draw).split(self.batch)
 
 
+def snapshot_epochs(config: TrainFusionConfig) -> list[int]:
+    """After how many epochs weights are kept: at the ends of cycles, where that is asked for."""
+    if not config.snapshots:
+        return []
+    return cycle_ends(
+        config.epochs, cycle_epochs=config.cycle_epochs, warmup_epochs=config.warmup_epochs
+    )
+
+
 class FusionTraining(lightning.LightningModule):
     """Trains a model on rows of data that lie on its device as a whole.
 
@@ -57,6 +66,7 @@ class FusionTraining(lightning.LightningModule):
             those of the last epoch.
         best_epoch (int): after how many epochs that was.
         snapshots (list of dict): weights at the ends of cycles, where they are asked for.
+        snapshot_epochs (list of int): after how many epochs these are.
     """
 
     def __init__(self, model: FusionModel, config: TrainFusionConfig, train: Batch,
@@ -70,9 +80,7 @@ class FusionTraining(lightning.LightningModule):
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
         self.snapshots: list[dict[str, Tensor]] = []
-        self._ends = cycle_ends(
-            config.epochs, cycle_epochs=config.cycle_epochs, warmup_epochs=config.warmup_epochs
-        )
+        self.snapshot_epochs = snapshot_epochs(config)
         self._losses: list[Tensor] = []
         self._rate = 0.0
 
@@ -104,7 +112,7 @@ class FusionTraining(lightning.LightningModule):
         if better:
             self.best, self.best_epoch = _copy(self.model), epoch
         self.history.append(row)
-        if self.config.snapshots and epoch in self._ends:
+        if epoch in self.snapshot_epochs:
             self.snapshots.append(_copy(self.model))
 
     def _validate(self, rows: Batch) -> dict[str, float]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pyseq.analysis.fusion.probabilities import nats
 from pyseq.data.modalities import Standardiser
 from pyseq.models.fusion import DataShape, build_fusion_model
 from pyseq.training.cyclic_cosine import CyclicCosine
-from pyseq.training.fusion.calibration import log_loss
 from pyseq.training.fusion.fit import Prediction, train_fusion
 from pyseq.training.fusion.module import IndexBatches, model_logits
 
@@ -21,6 +21,10 @@ PLAIN = Prediction(calibrated=False)
 @pytest.fixture
 def trained(vectors, quick):
     return train_fusion(quick, vectors, TRAIN, VALIDATION, 0)
+
+
+def log_loss(probabilities: np.ndarray, label: np.ndarray) -> float:
+    return float(nats(probabilities, label).mean())
 
 
 def weights(trained) -> torch.Tensor:
@@ -52,10 +56,8 @@ def test_rows_that_are_not_named_have_no_influence(vectors, quick):
     for value in values:
         value[REST] = 1e3
     label[REST] = 0
-    other = replace(
-        vectors, label=label,
-        modalities=tuple(replace(m, values=v) for m, v in zip(vectors.modalities, values, strict=True)),
-    )  # fmt: skip
+    changed = [replace(m, values=v) for m, v in zip(vectors.modalities, values, strict=True)]
+    other = replace(vectors, label=label, modalities=tuple(changed))
     again = train_fusion(quick, other, TRAIN, VALIDATION, 0)
     assert torch.equal(weights(trained), weights(again))
     assert trained.temperature == again.temperature

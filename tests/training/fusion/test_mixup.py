@@ -16,7 +16,9 @@ def batch(count: int = 16, classes: int = 16) -> tuple[list[torch.Tensor], torch
 
 def test_all_modalities_and_the_label_are_mixed_by_the_same_pairs_and_weight():
     tokens, targets = batch()
-    mixed, present, soft = Mixup((0.5, 1.0), 3)(tokens, torch.ones(16, 3, dtype=torch.bool), targets)
+    mixed, present, soft = Mixup((0.5, 1.0), 3)(
+        tokens, torch.ones(16, 3, dtype=torch.bool), targets
+    )
     assert present.all()
     # Of objects numbered by unit vectors, a mixture shows whom it is of, and in which shares.
     assert not torch.equal(mixed[0], tokens[0])
