@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pyseq.data.modalities import digits
-from pyseq.data.modalities.digits import orientation_histograms, sums_and_moments
+from pyseq.data.modalities.digit_views import orientation_histograms, sums_and_moments
 
 SOME = (0, 7, 1796)
 

@@ -35,15 +35,15 @@ def brute_force(data: ModalityData, row: int, names, noise: float) -> np.ndarray
             mean = [1.1 * a / 2] * 4 + [1.5 * sign / 2] * 4
             density *= np.prod(normal.pdf(data["scalars"].values[row] - mean))
         if "tokens" in names:
-            law = (0.30, 0.22, 0.18, 0.14, 0.10, 0.06)
+            law = (0.38, 0.24, 0.16, 0.11, 0.07, 0.04)
             for token in data["tokens"].values[row]:
                 density *= law[token] if sign * b == 1 else law[5 - token]
         if "sequence" in names:
-            for t in range(16):
-                angle = 2 * np.pi * (y + 1) * t / 16
+            for t in range(8):
+                angle = 2 * np.pi * (y + 1) * t / 8
                 for channel, wave in enumerate((np.cos(angle), np.sin(angle))):
                     value = data["sequence"].values[row, t, channel]
-                    density *= normal.pdf(value - 1.4 / 4 * wave)
+                    density *= normal.pdf(value - 1.4 / 8**0.5 * wave)
         if "graph" in names:
             graph = data["graph"]
             for i in range(graph.nodes[row]):
@@ -84,7 +84,7 @@ def assert_calibrated(posteriors, label):
 
 
 def test_bayes_accuracy_is_near_nine_tenths_and_is_what_the_best_classifier_gets(many):
-    assert 0.89 < many.bayes_accuracy < 0.93
+    assert 0.9 < many.bayes_accuracy < 0.93
     frequency = (many.bayes_posteriors.argmax(1) == many.label).mean()
     assert frequency == pytest.approx(many.bayes_accuracy, abs=4.5 * np.sqrt(0.08 / len(many)))
 
