@@ -19,6 +19,7 @@ from pyseq.analysis.fusion.probabilities import brier, checked, hits, nats
 from pyseq.analysis.intervals import Interval, binomial_interval
 
 _RESAMPLES = 2000
+_MOST_CLUSTERS = 4096  # resampled; of more only the memory would be noticed, see block_bootstrap
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def scores(
         reliability=reliability_table(confidence, hit),
         confusion=confusion,
         objects=came.size,
-        groups=None if group is None else draws.clusters,
+        groups=None if group is None else int(cluster.max()) + 1,
     )
 
 
@@ -129,10 +130,13 @@ class _Draws:
     """Bootstrap samples of whole clusters, as how often each was drawn."""
 
     def __init__(self, cluster: NDArray[np.int64], resamples: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        count = int(cluster.max()) + 1
+        if count > _MOST_CLUSTERS:  # taken together by lot, which keeps the variance of sums
+            cluster = random.permutation(np.arange(count) % _MOST_CLUSTERS)[cluster]
         self.cluster = cluster
         self.sizes = np.bincount(cluster)
         self.clusters = self.sizes.size
-        random = np.random.default_rng(seed)
         even = np.full(self.clusters, 1 / self.clusters)
         times = random.multinomial(self.clusters, even, size=resamples)
         self.times = times.astype(np.float64)  # (R, clusters); products of integers are slow

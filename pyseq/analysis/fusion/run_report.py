@@ -13,7 +13,7 @@ from pyseq.analysis import plots
 from pyseq.analysis.fusion.fusion_scores import FusionScores, scores
 from pyseq.analysis.fusion.gains import Gain, paired_gain
 from pyseq.analysis.fusion.record import FusionRecord
-from pyseq.analysis.fusion.technique_table import percent
+from pyseq.analysis.fusion.technique_table import percent, points
 from pyseq.analysis.report import page
 from pyseq.data.durable_file import replace_file
 
@@ -216,7 +216,7 @@ def _modalities(record: FusionRecord) -> str:
     """What hiding each modality from the trained models costs."""
     served = record.predictions[record.served]
     worth = [(name, _gain(record, served, given)) for name, given in record.without.items()]
-    rows = [(name, gain.interval) for name, gain in worth]
+    rows = [(name, points(gain.interval)) for name, gain in worth]
     lines = [
         (
             name,
@@ -232,7 +232,7 @@ def _modalities(record: FusionRecord) -> str:
     )
     return page.section(
         "What each modality is worth",
-        page.figure(plots.gain_chart(rows, "accuracy lost without it, fraction", "worth")),
+        page.figure(plots.gain_chart(rows, "accuracy lost without it, points", "worth")),
         page.table(("without", "accuracy, %", "lost, points", "verdict"), lines, text=(3,)),
         page.note(text) if lines else "",
     )
@@ -281,7 +281,7 @@ def _facts(record: FusionRecord) -> str:
         ("classes", len(record.class_names)),
         ("seed", record.seed),
         ("parameters of all models", record.parameters or ""),
-        ("minutes", round(record.seconds / 60, 1)),
+        ("minutes", f"{record.seconds / 60:.1f}" if record.seconds else ""),
         ("device", record.device),
         *record.facts.items(),
     ]

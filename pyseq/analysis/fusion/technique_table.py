@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,8 +34,8 @@ class TechniqueRow:
 
     Attributes:
         technique (str): its name; "" for the baseline.
-        alone (mapping metric -> Gain): over the baseline, by "accuracy" and "nll"; empty where it
-            was not run.
+        alone (mapping metric -> Gain): over the baseline, or the technique that it is upon, by
+            "accuracy" and "nll"; empty where it was not run.
         so_far (mapping metric -> Gain): over all that come before it.
         total (mapping metric -> Gain): of it and all that come before it, over the baseline.
         accuracy (Interval or None): with it and all that come before it.
@@ -53,7 +53,12 @@ class TechniqueRow:
 
 
 def technique_rows(
-    runs: Iterable[TechniqueRun], data: str, techniques: Sequence[str]
+    runs: Iterable[TechniqueRun],
+    data: str,
+    techniques: Sequence[str],
+    *,
+    alone_only: Collection[str] = (),
+    upon: Mapping[str, str] | None = None,
 ) -> list[TechniqueRow]:
     """Rows of the table.
 
@@ -61,6 +66,9 @@ def technique_rows(
         runs (iterable of TechniqueRun): of any data sets.
         data (str): whose rows are wanted.
         techniques (sequence of str): in the order in which they were added.
+        alone_only (collection of str): those that are not among what was added to the others.
+        upon (mapping str -> str, or None): techniques that alone were added to another one, which
+            is then what they are held against in place of the baseline.
 
     Returns:
         list of TechniqueRow: the baseline, then the techniques of which there is a run. A gain is
@@ -70,18 +78,20 @@ def technique_rows(
     baseline = places.get(("baseline", ""), {})
     if not baseline:
         return []
+    upon = upon or {}
     rows = [
         TechniqueRow("", {}, {}, {}, _accuracy(baseline), (None, _ece(baseline)), len(baseline))
     ]
     before = baseline
     for name in techniques:
         alone, so_far = places.get(("alone", name), {}), places.get(("so far", name), {})
+        reference = places.get(("alone", upon[name]), {}) if name in upon else baseline
         counts = [len(found) for found in (alone, so_far) if found]
         if counts:
             rows.append(
                 TechniqueRow(
                     name,
-                    _gains(alone, baseline),
+                    _gains(alone, reference),
                     _gains(so_far, before),
                     _gains(so_far, baseline),
                     _accuracy(so_far),
@@ -89,8 +99,9 @@ def technique_rows(
                     min(counts),
                 )
             )
-        # Without its own run nothing can be said to be added to it.
-        before = so_far
+        if name not in alone_only:
+            # Without its own run nothing can be said to be added to it.
+            before = so_far
     return rows
 
 
@@ -208,8 +219,13 @@ def percent(interval: Interval | None, *, signed: bool = False) -> str:
     """A fraction in per cent with its interval, as text; empty for None."""
     if interval is None:
         return ""
-    scaled = Interval(*(100 * end for end in (interval.value, interval.low, interval.high)))
+    scaled = points(interval)
     return _signed(scaled) if signed else str(scaled)
+
+
+def points(interval: Interval) -> Interval:
+    """A fraction in per cent."""
+    return Interval(100 * interval.value, 100 * interval.low, 100 * interval.high)
 
 
 def _signed(interval: Interval) -> str:
@@ -279,7 +295,7 @@ def missing_texts(rows: Sequence[MissingRow]) -> tuple[tuple[str, ...], list[tup
         tuple: the headings, and for each row a text for each heading.
     """
     head = ("missing at test time", "lost, points", "concatenation loses", "less than half of it?")
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (row.modality, percent(row.loss), percent(row.reference_loss), row.verdict) for row in rows
     ]
     return head, lines

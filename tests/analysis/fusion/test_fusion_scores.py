@@ -81,6 +81,14 @@ def test_calibration_is_judged_against_chance():
     assert sure.accuracy == honest.accuracy
 
 
+def test_very_many_objects_are_resampled_in_bundles():
+    given, label = predictions(20_000, 5)
+    found = scores(given, label, resamples=1000)
+    cost = -np.log(given[np.arange(20_000), label])
+    assert found.nll.half_width == pytest.approx(1.96 * cost.std() / 20_000**0.5, rel=0.1)
+    assert found.confusion.sum() == 20_000
+
+
 def test_certainty_that_fails_costs_much_but_not_everything():
     found = scores([[1.0, 0.0], [1.0, 0.0]], [0, 1])
     assert found.nll.value == pytest.approx(-math.log(2.0**-52) / 2)

@@ -82,6 +82,26 @@ def test_a_step_that_was_not_run_leaves_the_next_without_a_gain():
     assert technique_rows(found, "plants", ORDER) == []
 
 
+def test_what_is_for_alone_only_is_no_step():
+    found = [each for each in runs() if (each.technique, each.place) != ("glitter", "so far")]
+    rows = technique_rows(found, "animals", ORDER, alone_only={"glitter"})
+    assert rows[2].so_far == {}
+    assert rows[2].alone["nll"].seeds == 5
+    dust = technique_rows(found, "animals", ["mixup", "dust"])[2]
+    assert rows[3].so_far == dust.so_far
+    assert "glitter" not in [line[0] for line in technique_texts(rows, "so far")[1]]
+
+
+def test_a_technique_upon_another_is_held_against_it():
+    found = runs()
+    plain = technique_rows(found, "animals", ORDER)
+    rows = technique_rows(found, "animals", ORDER, upon={"dust": "mixup"})
+    assert rows[2] == plain[2]
+    better = plain[1].alone["nll"].interval.value
+    worse = plain[3].alone["nll"].interval.value
+    assert rows[3].alone["nll"].interval.value == pytest.approx(worse - better)
+
+
 def test_few_seeds_are_said_and_pair_by_pair():
     found = [each for each in runs() if each.technique != "mixup" or each.seed in (1, 3)]
     rows = technique_rows(found, "animals", ORDER)
