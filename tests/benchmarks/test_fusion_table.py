@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 
 from benchmarks import fusion_table
-from benchmarks.fusion_table import ALONE_ONLY, BASELINE, NAMES, TECHNIQUES, configured, plan
 from pyseq.analysis.fusion import TechniqueRun, read_runs
+from pyseq.training.fusion import techniques
+from pyseq.training.fusion.techniques import (
+    ALONE_ONLY,
+    BASELINE,
+    NAMES,
+    TECHNIQUES,
+    configured,
+    plan,
+)
 
 # Of the smallest models that the code can train: what is tested is the table, not what it says.
 SMALL = {
@@ -42,14 +50,14 @@ def test_every_row_is_a_config_that_training_takes(planned):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(fusion_table, "BASELINE", BASELINE | SMALL)
-    monkeypatch.setattr(fusion_table, "DATA", {"synthetic": {"count": 80}})
+    monkeypatch.setattr(techniques, "BASELINE", BASELINE | SMALL)
+    monkeypatch.setattr(techniques, "DATA", {"synthetic": {"count": 80}})
 
 
 def test_what_was_run_is_kept_and_not_run_again(small, tmp_path, monkeypatch, capsys):
     names = ["cross-modal attention", "temperature"]
     short = tuple(t for t in TECHNIQUES if t.name in names)
-    monkeypatch.setattr(fusion_table, "plan", lambda real=plan: real(short))
+    monkeypatch.setattr(techniques, "plan", lambda real=plan: real(short))
     arguments = ["--data", "synthetic", "--seeds", "1", "--techniques", *names]
     arguments += ["--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]
     assert fusion_table.main(arguments) == 0
@@ -79,10 +87,10 @@ def test_a_line_of_other_settings_is_run_anew(small):
         np.full((4, 2), 0.5), [0, 1, 0, 1], data="synthetic", technique="", place="baseline",
         seed=1, settings=json.loads(json.dumps(settings)),
     )  # fmt: skip
-    assert list(fusion_table.still_to_run([line], "synthetic", [1], [])) == []
+    assert list(techniques.still_to_run([line], "synthetic", [1], [])) == []
     settings["epochs"] += 1
     old = TechniqueRun(**{**vars(line), "settings": settings})
-    again = list(fusion_table.still_to_run([old], "synthetic", [1], []))
+    again = list(techniques.still_to_run([old], "synthetic", [1], []))
     assert [(planned.place, seed) for planned, seed, _ in again] == [("baseline", 1)]
 
 

@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from pyseq.analysis.fusion import FusionScores, scores
-from pyseq.data.modalities import ModalityData, corrupted, find_data
+from pyseq.data.modalities import ModalityData, corrupted, find_data, locked_split
+from pyseq.training.fusion.ensembles import combine
 from pyseq.training.fusion.model_store import StoredEnsemble, load_ensemble
-from pyseq.training.fusion.run import fingerprint, load_split
+from pyseq.training.fusion.run import fingerprint, load_data
 
 
 @dataclass(frozen=True)
@@ -61,27 +60,24 @@ def evaluate_fusion(
     """
     stored = load_ensemble(path)
     config = stored.config
-    if data in (None, config.data):
-        split = load_split(config)
-        found, test = split.data, split.test
-    else:
-        found, test = find_data(str(data)), np.arange(0)
+    found = load_data(config) if data in (None, config.data) else find_data(str(data))
+    which = "all objects; whether it was trained on some of them is not known"
     if fingerprint(found) == stored.fingerprint:
-        test = test if len(test) else load_split(replace(config, data=str(data))).test
-        found, which = found.subset(test), "the test part of the data it was trained on"
-    else:
-        which = "all objects, none of which it was split from"
+        found = found.subset(locked_split(found, config.split_seed)[2])
+        which = "the test part of the data it was trained on"
     found = corrupted(
         stored.conformed(found), noise=noise, missing=without, seed=seed,
         standardiser=stored.standardiser,
     )  # fmt: skip
-    probabilities = stored.ensemble.probabilities(found, device=device)
-    alone: list[tuple[str, float]] = []
-    if len(stored.ensemble.members) > 1:
-        each = stored.ensemble.member_probabilities(found, device=device)
-        right = (each.argmax(2) == found.label).mean(1)
-        names = [member.name for member in stored.ensemble.members]
-        alone = [(name, float(share)) for name, share in zip(names, right, strict=True)]
+    served = stored.ensemble
+    each = served.member_probabilities(found, device=device)  # (members, N, C)
+    whole = combine(each, [member.weight for member in served.members], served.average)
+    right = (each.argmax(2) == found.label).mean(1)
+    alone = [(m.name, float(share)) for m, share in zip(served.members, right, strict=True)]
     return EvaluatedFusion(
-        stored, found, which, scores(probabilities, found.label, group=found.group), alone
+        stored,
+        found,
+        which,
+        scores(whole, found.label, group=found.group),
+        alone if len(alone) > 1 else [],
     )

@@ -12,7 +12,6 @@ import torch
 from pyseq.analysis.fusion import FusionRecord, write_fusion_report, write_record
 from pyseq.data.durable_file import replace_file
 from pyseq.data.modalities import (
-    DATA_SETS,
     ModalityData,
     Standardiser,
     corrupted,
@@ -37,7 +36,7 @@ from pyseq.training.fusion.ensembles import (
 from pyseq.training.fusion.fit import train_fusion
 from pyseq.training.fusion.model_store import StoredEnsemble, save_ensemble
 from pyseq.training.fusion.module import snapshot_epochs
-from pyseq.training.interruption import Interruption
+from pyseq.training.interruption import Interruption, TrainingStopped
 
 MODEL, RECORD, REPORT, SETTINGS = "model.safetensors", "record.json", "report.html", "config.yaml"
 NOISE = 0.5  # of the report's noisy version, in training deviations
@@ -80,29 +79,28 @@ class SplitData:
         return self.data.subset(self.test)
 
 
-def load_split(config: TrainFusionConfig) -> SplitData:
-    """The data of a run, and the split that its seed locks.
+def load_data(config: TrainFusionConfig) -> ModalityData:
+    """The data of a run.
 
     Args:
         config (TrainFusionConfig): data, its settings, and split_seed.
 
     Returns:
-        SplitData: shares .6, .2 and .2.
+        ModalityData: all objects.
 
     Raises:
-        UserError: there are no such data, they have a fault, or a class is too small to be split.
+        UserError: there are no such data, they have a fault, or a flag is for others.
     """
     settings = {
         name: getattr(config, name)
         for name in ("count", "missing", "duplicates")
         if getattr(config, name) is not None
     }
-    if settings and config.data in DATA_SETS and config.data != "synthetic":
+    if settings and config.data != "synthetic":
         raise UserError(
             f"--{next(iter(settings))} is for --data synthetic; --data {config.data} has none"
         )
-    data = find_data(config.data, seed=config.split_seed, **settings)
-    return SplitData(data, *locked_split(data, config.split_seed))
+    return find_data(config.data, seed=config.split_seed, **settings)
 
 
 def fingerprint(data: ModalityData) -> str:
@@ -137,57 +135,68 @@ def run_fusion(config: TrainFusionConfig, told: Told = silent) -> FusionRecord:
     config = config.resolved()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
-    split = load_split(config)
+    choose_device(config.device)
+    data = load_data(config)
+    split = SplitData(data, *locked_split(data, config.split_seed))
     folder = Path(str(config.out))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: {error.strerror}") from error
-    with Interruption() as interruption, locked(folder, "--out"):
-        interruption.advice = "nothing is kept of it; the same command begins anew"
-        for leftover in (MODEL, RECORD, REPORT):
-            (folder / leftover).unlink(missing_ok=True)
-        replace_file(folder / SETTINGS, lambda path: path.write_text(config.to_yaml()))
-        began = time.monotonic()
-        told(
-            f"{split.data.name}: {len(split.data)} objects, {split.data.classes} classes,"
-            f" {', '.join(split.data.names)}; {len(split.test)} of them locked away for the test"
+    try:
+        with Interruption(), locked(folder, "--out"):
+            return _run(config, split, folder, told)
+    except TrainingStopped as end:
+        # A SIGTERM too: unlike trainings that save their state, this one has lost its steps.
+        raise TrainingStopped(
+            end.received, "nothing is kept of the training", "the same command begins anew",
+            128 + end.received,
+        ) from None  # fmt: skip
+
+
+def _run(config: TrainFusionConfig, split: SplitData, folder: Path, told: Told) -> FusionRecord:
+    for leftover in (MODEL, RECORD, REPORT):
+        (folder / leftover).unlink(missing_ok=True)
+    replace_file(folder / SETTINGS, lambda path: path.write_text(config.to_yaml()))
+    began = time.monotonic()
+    told(
+        f"{split.data.name}: {len(split.data)} objects, {split.data.classes} classes,"
+        f" {', '.join(split.data.names)}; {len(split.test)} of them locked away for the test"
+    )
+    held = train_strategy(config, split, told)
+    standardiser = Standardiser.fit(split.development)
+    told("scoring the test part, once")
+    predictions = predicted_parts(config, held.ensemble, split.tested)
+    without, noisy = _robustness(config, held.ensemble, split.tested, standardiser)
+    record = FusionRecord(
+        data=split.data.name,
+        protocol="locked split",
+        class_names=split.data.class_names,
+        label=split.tested.label,
+        predictions=predictions,
+        strategy=config.strategy,
+        selection=SELECTION[config.strategy],
+        group=split.tested.group,
+        without=without,
+        corrupted=noisy,
+        histories={m.name: m.trained.history for m in held.ensemble.members},
+        snapshots=snapshot_epochs(config),
+        techniques=config.techniques,
+        config=config.to_dict(),
+        seed=config.seed,
+        bayes_accuracy=split.tested.bayes_accuracy,
+        parameters=_parameters(held.ensemble),
+        seconds=time.monotonic() - began,
+        device=str(choose_device(config.device)),
+        facts=_facts(held, split),
+    )
+    write_record(folder / RECORD, record)
+    write_fusion_report(folder / REPORT, record)
+    if config.save:
+        stored = StoredEnsemble(
+            held.ensemble, config, split.data.class_names, fingerprint(split.data), standardiser
         )
-        held = train_strategy(config, split, told)
-        standardiser = Standardiser.fit(split.development)
-        told("scoring the test part, once")
-        predictions = predicted_parts(config, held.ensemble, split.tested)
-        without, noisy = _robustness(config, held.ensemble, split.tested, standardiser)
-        record = FusionRecord(
-            data=split.data.name,
-            protocol="locked split",
-            class_names=split.data.class_names,
-            label=split.tested.label,
-            predictions=predictions,
-            strategy=config.strategy,
-            selection=SELECTION[config.strategy],
-            group=split.tested.group,
-            without=without,
-            corrupted=noisy,
-            histories={m.name: m.trained.history for m in held.ensemble.members},
-            snapshots=snapshot_epochs(config),
-            techniques=config.techniques,
-            config=config.to_dict(),
-            seed=config.seed,
-            bayes_accuracy=split.tested.bayes_accuracy,
-            parameters=_parameters(held.ensemble),
-            seconds=time.monotonic() - began,
-            device=str(device),
-            facts=_facts(held, split),
-        )
-        write_record(folder / RECORD, record)
-        write_fusion_report(folder / REPORT, record)
-        if config.save:
-            stored = StoredEnsemble(
-                held.ensemble, config, split.data.class_names, fingerprint(split.data), standardiser
-            )
-            save_ensemble(folder / MODEL, stored)
+        save_ensemble(folder / MODEL, stored)
     return record
 
 
