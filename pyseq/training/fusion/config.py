@@ -10,6 +10,9 @@ import yaml
 from pyseq.errors import UserError
 from pyseq.models.fusion.config import FusionConfig
 
+# Each training of a run has a seed of its own below 2^32, see `ensembles.own_seed`.
+MOST_SEED, MOST_FOLDS = 400_000, 999
+
 
 @dataclass(frozen=True)
 class TrainFusionConfig:
@@ -87,7 +90,7 @@ class TrainFusionConfig:
     """Keep the models in the run folder; 70 MB for each of width 512."""
 
     seed: int = 0
-    """Of weights, batches, dropout and mixup; what else is trained counts on from it."""
+    """Of weights, batches, dropout, mixup, folds and members' parts; up to 400000."""
     split_seed: int = 0
     """Of the data, where they are generated, and of the split into training, validation and
     test."""
@@ -113,6 +116,10 @@ class TrainFusionConfig:
                      "seed", "split_seed"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}; 0 or more fits")
+        if self.seed > MOST_SEED or self.folds > MOST_FOLDS:
+            raise UserError(
+                f"--seed {self.seed} --folds {self.folds}; up to {MOST_SEED} and {MOST_FOLDS} fit"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"--label_smoothing {self.label_smoothing}; 0 to below 1 fits")
         if not 0 < self.lr < math.inf:

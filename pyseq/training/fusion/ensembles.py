@@ -17,8 +17,8 @@ from pyseq.training.fusion.config import TrainFusionConfig
 from pyseq.training.fusion.fit import Prediction, TrainedFusion, train_fusion
 
 VALIDATION_SHARE = 5  # a member keeps one part of so many for its validation
-# Added to a training's seed: what is trained for one purpose shares no draws with another.
-FOLD_SEED, MEMBER_SEED, FULL_SEED = 100, 200, 300
+# Kinds of trainings in one run, which share no seeds, nor do runs of different seeds.
+FOLD, MEMBER, FULL = 1, 2, 3
 
 Told = Callable[[str], None]
 
@@ -129,6 +129,11 @@ class HeldOut:
         return mixture(list(self.probabilities), [1.0] * len(self.probabilities))
 
 
+def own_seed(seed: int, kind: int, number: int) -> int:
+    """Seed of one of the trainings of a run; no other run has it, so that runs are independent."""
+    return 10_000 * seed + 1000 * kind + number
+
+
 def k_fold(
     config: TrainFusionConfig, data: ModalityData, k: int, seed: int, told: Told = silent
 ) -> HeldOut:
@@ -150,7 +155,7 @@ def k_fold(
     """
     members, found = [], []
     for number, (train, test) in enumerate(folds(data, k, seed), 1):
-        trained = train_fusion(config, data, train, None, seed + FOLD_SEED + number)
+        trained = train_fusion(config, data, train, None, own_seed(seed, FOLD, number))
         found.append(_held_out(trained, data, test, config))
         members.append(Member(f"fold {number}", trained, 1 / k))
         told(f"fold {number} of {k}: {_said(found[-1], data.label)} of the held-out fold")
@@ -180,7 +185,7 @@ def ensemble(
         config (TrainFusionConfig): as of `train_fusion`; its model's width is not read.
         data (ModalityData): N objects; those of one group are on one side of each split.
         widths (sequence of int): of the members.
-        seed (int): the members' seeds count on from it.
+        seed (int): all that is random follows from it.
         told (Callable): is given a line about each.
 
     Returns:
@@ -189,7 +194,7 @@ def ensemble(
     """
     members, found = [], []
     for number, width in enumerate(widths, 1):
-        own = seed + MEMBER_SEED + number
+        own = own_seed(seed, MEMBER, number)
         train, validation = folds(data, VALIDATION_SHARE, own)[0]
         sized = replace(config, model=replace(config.model, width=width))
         trained = train_fusion(sized, data, train, validation, own)
@@ -216,7 +221,7 @@ def super_ensemble(
     Args:
         config (TrainFusionConfig): as of `train_fusion`, with folds, widths and weights.
         data (ModalityData): N objects, without those of the test.
-        seed (int): all trainings' seeds count on from it.
+        seed (int): all that is random follows from it.
         told (Callable): is given a line about each.
 
     Returns:
@@ -224,7 +229,7 @@ def super_ensemble(
     """
     by_fold = k_fold(config, data, config.folds, seed, told)
     others = ensemble(config, data, config.widths, seed, told)
-    full = train_fusion(config, data, np.arange(len(data)), None, seed + FULL_SEED)
+    full = train_fusion(config, data, np.arange(len(data)), None, own_seed(seed, FULL, 0))
     full = full.with_temperature(by_fold.ensemble.members[0].trained.temperature)
     told(f"model on all {len(data)} objects that are not of the test: trained")
     found = np.concatenate(

@@ -6,16 +6,28 @@ import numpy as np
 import pytest
 
 from pyseq.training.fusion import ensembles
+from pyseq.training.fusion.config import MOST_FOLDS, MOST_SEED
 from pyseq.training.fusion.ensembles import (
+    FOLD,
+    FULL,
+    MEMBER,
     FusionEnsemble,
     HeldOut,
     combine,
     ensemble,
     k_fold,
+    own_seed,
     super_ensemble,
     super_weights,
 )
 from pyseq.training.fusion.fit import Prediction, train_fusion
+
+
+def test_no_two_trainings_of_any_runs_share_a_seed():
+    kinds = [(kind, number) for kind in (FOLD, MEMBER, FULL) for number in range(MOST_FOLDS + 1)]
+    seeds = {own_seed(seed, *each) for seed in (0, 1, 2, MOST_SEED) for each in kinds}
+    assert len(seeds) == 4 * len(kinds)
+    assert max(seeds) < 2**32
 
 
 @pytest.fixture
