@@ -2,12 +2,12 @@
 
 from pyseq.data.modalities.catalogue import DATA_SETS, find_data
 from pyseq.data.modalities.corruption import corrupted
-from pyseq.data.modalities.digits import digits
+from pyseq.data.modalities.digit_views import digits
 from pyseq.data.modalities.modality import Batch, Graph, Kind, Modality, ModalityData
 from pyseq.data.modalities.npz import load_npz, save_npz
 from pyseq.data.modalities.splits import folds, locked_split
 from pyseq.data.modalities.standardiser import Standardiser
-from pyseq.data.modalities.synthetic import SyntheticLaw, synthetic
+from pyseq.data.modalities.synthetic_law import SyntheticLaw, synthetic
 from pyseq.data.modalities.tables import breast_cancer, wine
 
 __all__ = [

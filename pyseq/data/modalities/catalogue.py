@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pyseq.data.modalities.digits import digits
+from pyseq.data.modalities.digit_views import digits
 from pyseq.data.modalities.modality import ModalityData
 from pyseq.data.modalities.npz import load_npz
-from pyseq.data.modalities.synthetic import synthetic
+from pyseq.data.modalities.synthetic_law import synthetic
 from pyseq.data.modalities.tables import breast_cancer, wine
 from pyseq.errors import UserError
 
@@ -39,7 +39,7 @@ def find_data(
     """
     name = os.fspath(name_or_path)
     make = DATA_SETS.get(name)
-    if make is None and name.endswith(".npz") or Path(name).is_file():
+    if make is None and (name.endswith(".npz") or Path(name).is_file()):
         make, has = load_npz, {"path"}
         given: dict[str, Any] = {"path": name}
     elif make is None:

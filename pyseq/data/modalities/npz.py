@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def save_npz(path: str | os.PathLike[str], data: ModalityData) -> None:
     """
     arrays: dict[str, np.ndarray] = {}
     for modality, present in zip(data.modalities, data.present.T, strict=True):
-        if modality.name in RESERVED:
-            raise UserError(f"a modality cannot be kept as {modality.name}, which means another")
+        # the last two are arguments of numpy.savez
+        if modality.name in (*RESERVED, "file", "allow_pickle"):
+            raise UserError(f"a modality cannot be kept as {modality.name}; another name fits")
         arrays[modality.name] = modality.values
         if modality.kind == "tokens":
             arrays[f"{modality.name}.vocabulary"] = np.array(modality.vocabulary)
@@ -86,20 +88,23 @@ def save_npz(path: str | os.PathLike[str], data: ModalityData) -> None:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    where = os.fspath(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{os.fspath(path)} holds one array; an .npz with names fits")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UserError(f"{where} holds one array; an .npz with names fits")
+        with file:
             return {name: file[name] for name in file.files}
-    except OSError as error:
-        reason = error.strerror or "it is no .npz file"
-        raise UserError(f"{os.fspath(path)} cannot be read: {reason}") from error
     except UserError:
         raise
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        reason = error.strerror or "it is no .npz file"
+        raise UserError(f"{where} cannot be read: {reason}") from error
+    # what zipfile, zlib and NumPy's own reader raise for files that are broken or something else
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
-            f"{os.fspath(path)} cannot be read; an .npz with arrays of numbers and strings fits,"
-            " without Python objects"
+            f"{where} cannot be read; an .npz with arrays of numbers and strings fits, without"
+            " Python objects"
         ) from error
 
 
@@ -108,7 +113,8 @@ def _numbered(name: str, values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...
     if values.ndim != 1:
         raise UserError(f"{name} has shape {values.shape}; (N,) fits")
     if values.dtype.kind == "f":
-        wrong = ~np.isfinite(values) | (values != np.floor(values))
+        # beyond 2^53 not every whole number is a float
+        wrong = ~(np.abs(values) <= 2**53) | (values != np.floor(values))
         if wrong.any():
             row = int(np.argmax(wrong))
             raise UserError(f"{name} is {values[row]} at row {row}; a whole number or a word fits")
@@ -153,6 +159,8 @@ def _check_suffixes(arrays: Mapping[str, np.ndarray], names: list[str], where: s
                 f"{where} holds {key}, which belongs to no modality; NAME.{{{','.join(SUFFIXES)}}}"
                 f" fit for {', '.join(names) or 'the modalities, of which there are none'}"
             )
+        if suffix == "nodes" and f"{name}.adjacency" not in arrays:
+            raise UserError(f"{where} holds {key}; it fits a graph, with a {name}.adjacency")
 
 
 def _present(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -189,30 +197,35 @@ def _modality(name: str, arrays: Mapping[str, np.ndarray], present: np.ndarray) 
     else:
         kind = "tokens" if values.dtype.kind in "iu" else "vector"
     if kind == "tokens":
-        values = _blank(values, present, np.int64)
-        vocabulary = arrays.get(f"{name}.vocabulary", max(int(values.max(initial=0)), 0) + 1)
+        values = _blank(name, values, present, np.int64)
+        vocabulary = arrays.get(f"{name}.vocabulary", np.array(values.max(initial=0) + 1))
+        if vocabulary.ndim != 0 or vocabulary.dtype.kind not in "iu":
+            raise UserError(f"{name}.vocabulary is {vocabulary.tolist()}; a whole number fits")
         return Modality(name, kind, values, vocabulary=int(vocabulary))
-    values = _blank(values, present, np.float32)
+    values = _blank(name, values, present, np.float32)
     if adjacency is None:
         return Modality(name, kind, values)
     nodes = arrays.get(f"{name}.nodes", np.full(len(values), values.shape[1]))
-    if len(adjacency) != len(values) or len(nodes) != len(values):
-        raise UserError(
-            f"modality {name} has {len(values)} rows, its adjacency {len(adjacency)} and its nodes"
-            f" {len(nodes)}; one row per object in each fits"
-        )
     return Modality(
         name,
         kind,
         values,
-        adjacency=_blank(adjacency, present, np.float32),
-        nodes=_blank(nodes, present, np.int64),
+        adjacency=_blank(f"{name}.adjacency", adjacency, present, np.float32),
+        nodes=_blank(f"{name}.nodes", nodes, present, np.int64),
     )
 
 
-def _blank(array: np.ndarray, present: np.ndarray, dtype: type) -> np.ndarray:
+def _blank(name: str, array: np.ndarray, present: np.ndarray, dtype: type) -> np.ndarray:
     """A copy in another dtype with 0, and no NaN that would be complained of, where missing."""
-    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is told by its place later
-        blank = array.astype(dtype)
+    if array.dtype.kind not in ("biu" if dtype is np.int64 else "biuf"):
+        numbers = "whole numbers" if dtype is np.int64 else "numbers"
+        raise UserError(f"{name} is {array.dtype}; {numbers} fit")
+    if array.shape[:1] != present.shape:
+        raise UserError(
+            f"{name} has shape {array.shape} and its modality {len(present)} rows; one row per"
+            " object in each fits"
+        )
+    with np.errstate(over="ignore"):  # an overflow is told by its place later
+        blank: np.ndarray = array.astype(dtype)
     blank[~present] = 0
     return blank

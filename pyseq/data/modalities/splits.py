@@ -13,8 +13,9 @@ def locked_split(
 ) -> tuple[Indices, Indices, Indices]:
     """One split, stratified by class, whole groups together.
 
-    Groups come in random order, larger ones first, and each goes where its classes are furthest
-    from their share; without groups the counts of each class are within one of their shares.
+    Groups come in random order, larger ones first, and each goes where the largest part of its
+    classes' share is still lacking. Without groups the counts of a class are thus its shares up
+    to rounding, but for one object of each class that every part gets first.
 
     Args:
         data (ModalityData): each class with at least three objects or groups.
@@ -63,7 +64,7 @@ def folds(
     splitter = (StratifiedGroupKFold if by_group else StratifiedKFold)(
         k, shuffle=True, random_state=seed
     )
-    parts = list(splitter.split(np.zeros(len(data)), data.label, data.group))
+    parts = list(splitter.split(np.zeros(len(data)), data.label, data.group if by_group else None))
     for training, test in parts:
         _check_every_class(data, training, "the training part of a fold")
         if len(test) == 0:

@@ -18,12 +18,12 @@ SIGN_DIRECTION = np.repeat([0.0, 0.5], 4)
 BIT_SHIFT = 1.1
 SIGN_SHIFT = 1.5
 
-STEPS, CHANNELS = 16, 2
+STEPS, CHANNELS = 8, 2
 PATTERN_LENGTH = 1.4  # Euclidean, of the whole pattern
 
-TOKENS = 12
+TOKENS = 8
 # probabilities of the six tokens; reversed for the other sign
-TOKEN_LAW = np.array([0.30, 0.22, 0.18, 0.14, 0.10, 0.06])
+TOKEN_LAW = np.array([0.38, 0.24, 0.16, 0.11, 0.07, 0.04])
 
 NODES = (5, 6, 7, 8)  # equally likely
 NODE_FEATURES = 2
@@ -38,8 +38,8 @@ class SyntheticLaw:
 
     With the bits a, b = +-1 of y and a sign s = +-1 that is a fair coin and never shown:
         scalars (8 numbers): normal around 1.1 a u + 1.5 s v, u and v orthogonal, of length 1;
-        tokens (12 of 6): independent, of one law if s b = 1 and of the reversed law if s b = -1;
-        sequence (16 steps, 2 channels): normal around a cosine and a sine of y + 1 turns;
+        tokens (8 of 6): independent, of one law if s b = 1 and of the reversed law if s b = -1;
+        sequence (8 steps, 2 channels): normal around a cosine and a sine of y + 1 turns;
         graph (5 to 8 nodes): an edge between two nodes with probability .35, .45, .55 or .65 by y;
             the two features of a node are noise.
     Tokens alone say nothing of the class, and scalars alone nothing of b: the sign hides it, and
@@ -134,7 +134,7 @@ def scalar_means() -> np.ndarray:
 
 
 def patterns() -> np.ndarray:
-    """Means of the sequence (4, 16, 2), float64: orthogonal to each other."""
+    """Means of the sequence (4, 8, 2), float64: orthogonal to each other."""
     turns = np.arange(1, CLASSES + 1)[:, None] * np.arange(STEPS) / STEPS  # (classes, steps)
     waves = np.stack([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)], -1)
     return PATTERN_LENGTH / np.sqrt(STEPS) * waves
