@@ -98,7 +98,8 @@ class PositionedBlocks(nn.Module):
 
     def __init__(self, length: int, config: FusionConfig) -> None:
         super().__init__()
-        self.positions = nn.Parameter(torch.randn(length, config.width) * 0.02)
+        # As large as what they are added to: small ones leave early training blind to order.
+        self.positions = nn.Parameter(torch.randn(length, config.width))
         self.blocks = nn.Sequential(*(SelfBlock(config) for _ in range(config.encoder_layers)))
         self.norm = nn.LayerNorm(config.width)
 
@@ -130,11 +131,12 @@ class SelfBlock(nn.Module):
 class GraphEncoder(nn.Module):
     """A graph as one token: rounds of messages among its nodes, then a summary of the nodes.
 
-    A round adds dropout(W_2 gelu(W_1 [norm(h_i), sum_j A_ij norm(h_j)])) to node i's state h_i. A
-    is the adjacency with a loop at every node, divided by the roots of both ends' degrees; a degree
-    sums absolute weights, so that signed ones divide by no zero. The token is a map of the nodes'
-    mean, their largest features and the logarithm of 1 + their number, so that neither the order of
-    nodes nor the places after the last one matter.
+    A node's state starts as a map of its features and of the logarithms of 1 + its degrees, by
+    row and by column, and 1 + the number of nodes; a degree sums absolute weights. A round adds
+    dropout(W_2 gelu(W_1 [norm(h_i), sum_j A_ij norm(h_j)])) to node i's state h_i. A is the
+    adjacency with a loop at every node, divided by the roots of both ends' degrees, the loop
+    counted. The token is a map of the nodes' mean and of the largest of each of their features, so
+    that neither the order of nodes nor the places after the last one matter.
 
     Args:
         shape (ModalityShape): of the modality.
@@ -147,7 +149,7 @@ class GraphEncoder(nn.Module):
     def __init__(self, shape: ModalityShape, config: FusionConfig) -> None:
         super().__init__()
         C = config.width
-        self.first = nn.Linear(shape.features, C)
+        self.first = nn.Linear(shape.features + 3, C)
         self.norms = nn.ModuleList([nn.LayerNorm(C) for _ in range(config.encoder_layers)])
         self.rounds = nn.ModuleList(
             [
@@ -160,31 +162,32 @@ class GraphEncoder(nn.Module):
                 for _ in range(config.encoder_layers)
             ]
         )
-        self.pool = nn.Linear(2 * C + 1, C)
+        self.pool = nn.Linear(2 * C, C)
         self.norm = nn.LayerNorm(C)
 
     def forward(self, values: Tensor, adjacency: Tensor, nodes: Tensor) -> Tensor:
         """Encode values (B, V, F), adjacency (B, V, V) and nodes (B,) as (B, 1, C)."""
-        V = values.shape[1]
-        real = torch.arange(V, device=values.device) < nodes[:, None]  # (B, V)
-        A = normalised_adjacency(adjacency, real).to(values.dtype)
-        h = self.first(values.masked_fill(~real[..., None], 0))
+        real = torch.arange(values.shape[1], device=values.device) < nodes[:, None]  # (B, V)
+        hidden = ~real[..., None]
+        among = real[:, :, None] & real[:, None, :]
+        adjacency = adjacency.masked_fill(~among, 0)
+        # The normalisation takes degrees away, so nodes are told theirs, and how many they are.
+        count = real.sum(1, keepdim=True)  # (B, 1)
+        sizes = (adjacency.abs().sum(2), adjacency.abs().sum(1), count.expand_as(real))
+        known = torch.stack([size.to(values.dtype).log1p() for size in sizes], -1)  # (B, V, 3)
+        h = self.first(torch.cat((values, known), -1).masked_fill(hidden, 0))
+        A = normalised_adjacency(adjacency, real)
         for norm, update in zip(self.norms, self.rounds, strict=True):
             own = norm(h)
             h = h + update(torch.cat((own, A.to(own.dtype) @ own), -1))
-        hidden = ~real[..., None]
-        count = real.sum(1, keepdim=True)  # (B, 1)
         mean = h.masked_fill(hidden, 0).sum(1) / count.clamp(min=1)
         largest = h.masked_fill(hidden, -torch.inf).amax(1).masked_fill(count == 0, 0)
-        state = torch.cat((mean, largest, count.to(h.dtype).log1p()), -1)
-        return self.norm(self.pool(state))[:, None]
+        return self.norm(self.pool(torch.cat((mean, largest), -1)))[:, None]
 
 
 def normalised_adjacency(adjacency: Tensor, real: Tensor) -> Tensor:
-    """D^-1/2 (A + I) D'^-1/2 among the real (B, V) nodes, 0 elsewhere; (B, V, V)."""
-    among = real[:, :, None] & real[:, None, :]
-    looped = adjacency + torch.eye(real.shape[1], dtype=adjacency.dtype, device=adjacency.device)
-    looped = looped.masked_fill(~among, 0)
+    """D^-1/2 (A + I) D'^-1/2 among the real (B, V) nodes; A (B, V, V) is 0 elsewhere."""
+    looped = adjacency + torch.diag_embed(real.to(adjacency.dtype))
     rows, columns = (looped.abs().sum(axis, keepdim=True) for axis in (2, 1))
     # A weight of -1 on a loop can leave a node without any; its row then is 0 all the same.
     smallest = torch.finfo(looped.dtype).tiny ** 0.5

@@ -20,9 +20,13 @@ class FusionModel(nn.Module):
     """Encode every modality, let them meet, classify.
 
     `embed` makes tokens of the modalities, `classify` logits of the tokens; what mixes objects in
-    training works on the tokens between the two. In `classify` the tokens of a missing modality
-    become copies of a trained one, and no other modality reads them. In training some modalities
+    training works on the tokens between the two. In `classify` no modality reads the tokens of one
+    that is missing, and a trained vector takes the place of its state. In training some modalities
     count as missing, as `modality_dropout` says.
+
+    Attention's fused state is the mean of the states of the modalities that are there, each the
+    mean of its tokens, and for each that is missing its trained vector over M is added. These
+    vectors start at 0, so a model that never saw a gap in training reads nothing untrained in one.
 
     Args:
         config (FusionConfig): sizes and options.
@@ -46,7 +50,7 @@ class FusionModel(nn.Module):
             )
         self.encoders = nn.ModuleList([ENCODERS[m.kind](m, config) for m in shape.modalities])
         self.modality = nn.Parameter(torch.randn(M, C) * 0.02)
-        self.missing = nn.Parameter(torch.randn(M, C) * 0.02)
+        self.missing = nn.Parameter(torch.zeros(M, C))
         self.fusion: nn.ModuleList | nn.Sequential
         if config.fusion == "attention":
             self.fusion = nn.ModuleList([_attention(config) for _ in range(config.fusion_layers)])
@@ -119,11 +123,7 @@ class FusionModel(nn.Module):
             raise ValueError(f"{MODEL}: {len(tokens)} modalities; {len(self.encoders)} fit")
         if self.training:
             present = drop_modalities(present, self.config.modality_dropout)
-        tokens = [
-            torch.where(present[:, m, None, None], x, self.missing[m].to(x.dtype))
-            for m, x in enumerate(tokens)
-        ]
-        logits = self.classifier(self._fuse(tokens, present))
+        logits = self.classifier(self._fuse(list(tokens), present))
         return torch.where(present.any(1, keepdim=True), logits, self.prior.to(logits.dtype))
 
     def describe(self) -> str:
@@ -143,13 +143,18 @@ class FusionModel(nn.Module):
 
     def _fuse(self, tokens: list[Tensor], present: Tensor) -> Tensor:
         """One state for every object, (B, C)."""
+        there = present[..., None]  # (B, M, 1)
         if isinstance(self.fusion, nn.Sequential):
-            side_by_side = torch.cat([x.mean(1) for x in tokens], 1)  # (B, M * C)
-            return self.norm(self.fusion(side_by_side))
+            states = torch.stack([x.mean(1) for x in tokens], 1)  # (B, M, C)
+            states = torch.where(there, states, self.missing.to(states.dtype))
+            return self.norm(self.fusion(states.flatten(1)))
         for layer in self.fusion:
             tokens = layer(tokens, present)
         # A long modality counts as much as a short one.
-        return torch.stack([self.norm(x).mean(1) for x in tokens]).mean(0)
+        states = torch.stack([self.norm(x).mean(1) for x in tokens], 1)
+        mean = states.masked_fill(~there, 0).sum(1) / there.sum(1).clamp(min=1)
+        gaps = self.missing.to(mean.dtype).masked_fill(there, 0)  # (B, M, C)
+        return mean + gaps.mean(1)
 
     def _check(self, batch: Batch) -> None:
         if tuple(batch.values) != self.shape.names:  # present has a column for each, in this order

@@ -1,12 +1,14 @@
 """Attention among modalities: order, masks, its formula, and what it refuses."""
 
+import doctest
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from pyseq.models.fusion import CrossModalAttention
 from pyseq.ops import cosine_attention
-from tests.correctness import random
+from tests.correctness import random, undocumented_parameters
 
 COUNTS, C, B = (1, 4, 2, 1), 16, 5
 ORDER = [2, 0, 3, 1]
@@ -155,3 +157,10 @@ def test_settings_that_do_not_fit_are_refused():
         CrossModalAttention(16, 3)
     with pytest.raises(ValueError, match="kind is 'hard'"):
         CrossModalAttention(16, 2, kind="hard")
+
+
+def test_its_docstring_names_its_arguments_and_runs():
+    assert undocumented_parameters(CrossModalAttention) == []
+    example = doctest.DocTestFinder().find(CrossModalAttention, globs={})[0]
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0

@@ -124,7 +124,7 @@ def test_edges_features_and_size_matter():
 def test_the_normalisation_is_its_formula():
     _, adjacency, nodes = graphs()
     real = torch.arange(5) < nodes[:, None]
-    found = normalised_adjacency(adjacency, real)
+    found = normalised_adjacency(adjacency, real)  # without a place that holds no node
     for b, V in enumerate(nodes.tolist()):
         looped = adjacency[b, :V, :V] + torch.eye(V)
         for i in range(V):

@@ -157,6 +157,39 @@ def test_dropped_modalities_are_some_of_those_there_and_never_all():
     assert drop_modalities(present, 0.0) is present
 
 
+@every
+def test_half_precision_gives_about_the_same(config):
+    model, batch = build(config), modality_data(present=some_missing()).batch()
+    exact = model(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(batch)
+    assert (rough - exact).abs().max() < 0.05 * exact.abs().max()
+    rough.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@every
+@torch.no_grad()
+def test_an_untrained_gap_adds_nothing(config):
+    model, batch = build(config), modality_data(present=some_missing()).batch()
+    there = batch.present.all(1)
+    before = model(batch)
+    model.missing.zero_()
+    after = model(batch)
+    assert torch.equal(before[there], after[there])
+    assert (before - after)[~there].abs().amax(1).min() > 1e-4
+    if config.fusion == "attention":  # then a modality that is missing is as if it were not known
+        one = batch.select(torch.tensor([0]))
+        assert one.present.tolist() == [[False, False, False, True]]
+        tokens = [x for m, x in enumerate(model.embed(one)) if one.present[0, m]]
+        there = torch.ones(1, 1, dtype=torch.bool)
+        for layer in model.fusion:
+            # its single token reads itself alone, which the layer refuses; so it is given twice
+            tokens = [x[:, :1] for x in layer([tokens[0].repeat(1, 2, 1)], there)]
+        expected = model.classifier(model.norm(tokens[0]).mean(1))
+        torch.testing.assert_close(after[:1], expected, rtol=1e-4, atol=1e-5)
+
+
 @torch.no_grad()
 def test_mixtures_of_tokens_can_be_classified():
     model, batch = build(CONFIGS["attention"]), modality_data().batch()
