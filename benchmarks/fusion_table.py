@@ -252,7 +252,8 @@ def page(results: Path) -> str:
         "# What each technique of fusion training adds",
         "Written by `python -m benchmarks.fusion_table`. The baseline is one model that "
         "concatenates its modalities: "
-        + ", ".join(f"{name.removeprefix('model.')} {value}" for name, value in BASELINE.items()),
+        + ", ".join(f"{name.removeprefix('model.')} {value}" for name, value in BASELINE.items())
+        + ".",
         *NOTES,
         "Snapshots need cycles: alone they are added to the cyclic schedule, and held against "
         "it. An "
