@@ -33,7 +33,8 @@ def technique_markdown(results: Path, command: str) -> str:
         "concatenates its modalities: "
         + ", ".join(
             f"{name.removeprefix('model.')} {value}" for name, value in techniques.BASELINE.items()
-        ),
+        )
+        + ".",
         *NOTES,
         "Snapshots need cycles: alone they are added to the cyclic schedule, and held against it. "
         "An ensemble has a model of the baseline's width, one of three quarters and one of half; a "
