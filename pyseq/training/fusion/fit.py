@@ -1,7 +1,10 @@
 """One training of a fusion model, and what predicts afterwards."""
 
 import copy
+import signal
+import threading
 from dataclasses import dataclass, replace
+from typing import Any
 
 import lightning
 import numpy as np
@@ -15,6 +18,7 @@ from pyseq.training.fusion.calibration import fit_temperature, tempered
 from pyseq.training.fusion.config import TrainFusionConfig
 from pyseq.training.fusion.module import FusionTraining, forward_rows
 from pyseq.training.fusion.views import dropout_on, views
+from pyseq.training.interruption import SIGNALS
 from pyseq.training.lightning_trainer import quietly
 
 
@@ -186,6 +190,20 @@ def _loaded(model: FusionModel, weights: dict[str, Tensor]) -> FusionModel:
     return made.eval()
 
 
+class SignalsAsBefore(lightning.Callback):
+    """Gives SIGTERM and SIGINT back to who had them: Lightning ends with success by a SIGTERM."""
+
+    def __init__(self) -> None:
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        # Lightning has put its own handlers in place; Python handles no signals in other threads.
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+
+
 def make_fusion_trainer(device: torch.device, config: TrainFusionConfig) -> lightning.Trainer:
     """A Trainer that computes on one device and writes nothing; it takes a fraction of a second.
 
@@ -204,4 +222,5 @@ def make_fusion_trainer(device: torch.device, config: TrainFusionConfig) -> ligh
         enable_model_summary=False,
         enable_progress_bar=False,
         logger=False,
+        callbacks=[SignalsAsBefore()],
     )
