@@ -1,8 +1,7 @@
 """One training of a fusion model, and what predicts afterwards."""
 
+import contextlib
 import copy
-import signal
-import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from pyseq.training.fusion.calibration import fit_temperature, tempered
 from pyseq.training.fusion.config import TrainFusionConfig
 from pyseq.training.fusion.module import FusionTraining, forward_rows
 from pyseq.training.fusion.views import dropout_on, views
-from pyseq.training.interruption import SIGNALS
+from pyseq.training.interruption import Interruption, present_interruption
 from pyseq.training.lightning_trainer import quietly
 
 
@@ -151,6 +150,7 @@ def train_fusion(
 
     Raises:
         UserError: the model cannot read such data.
+        TrainingStopped: a signal came, and there is an `Interruption` around this.
     """
     device = choose_device(config.device)
     learned = data.subset(train)
@@ -159,9 +159,12 @@ def train_fusion(
     standard = standardiser.apply(data)
     held = None if validation is None else standard.batch(validation, device)
     module = FusionTraining(model, config, standard.batch(train, device), held, seed)
-    trainer = make_fusion_trainer(device, config)
+    interruption = present_interruption()
+    stop = [] if interruption is None else [StopBySignal(interruption)]
+    deferred = contextlib.nullcontext() if interruption is None else interruption.deferred()
+    trainer = make_fusion_trainer(device, config, [*stop])
     # Dropout draws from torch's generators, which whoever calls keeps as they are.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), deferred:
         torch.manual_seed(seed)
         quietly(trainer.fit, module, module.batches)
     model.cpu().load_state_dict(module.best)
@@ -190,26 +193,35 @@ def _loaded(model: FusionModel, weights: dict[str, Tensor]) -> FusionModel:
     return made.eval()
 
 
-class SignalsAsBefore(lightning.Callback):
-    """Gives SIGTERM and SIGINT back to who had them: Lightning ends with success by a SIGTERM."""
+class StopBySignal(lightning.Callback):
+    """Ends a training after the step in which a signal came.
 
-    def __init__(self) -> None:
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+    An exception out of the signal's handler could be lost: Python drops those that are raised in
+    callbacks of weak references.
+
+    Args:
+        interruption (Interruption): in whose deferred block the training is.
+    """
+
+    def __init__(self, interruption: Interruption):
+        self._interruption = interruption
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        # Lightning has put its own handlers in place; Python handles no signals in other threads.
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._before.items():
-                if handler is not None:
-                    signal.signal(number, handler)
+        self._interruption.listen()  # Lightning has put a handler of its own in place
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._interruption.obey("")
 
 
-def make_fusion_trainer(device: torch.device, config: TrainFusionConfig) -> lightning.Trainer:
+def make_fusion_trainer(
+    device: torch.device, config: TrainFusionConfig, callbacks: list[lightning.Callback]
+) -> lightning.Trainer:
     """A Trainer that computes on one device and writes nothing; it takes a fraction of a second.
 
     Args:
         device (torch.device): where the model runs.
         config (TrainFusionConfig): epochs and clipping.
+        callbacks (list of Callback): what else happens around the steps.
     """
     return quietly(
         lightning.Trainer,
@@ -222,5 +234,5 @@ def make_fusion_trainer(device: torch.device, config: TrainFusionConfig) -> ligh
         enable_model_summary=False,
         enable_progress_bar=False,
         logger=False,
-        callbacks=[SignalsAsBefore()],
+        callbacks=callbacks,
     )

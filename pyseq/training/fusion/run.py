@@ -144,7 +144,8 @@ def run_fusion(config: TrainFusionConfig, told: Told = silent) -> FusionRecord:
     except OSError as error:
         raise UserError(f"--out {folder}: {error.strerror}") from error
     try:
-        with Interruption(), locked(folder, "--out"):
+        with Interruption() as interruption, locked(folder, "--out"):
+            interruption.next = "stopping after this step"
             return _run(config, split, folder, told)
     except TrainingStopped as end:
         # A SIGTERM too: unlike trainings that save their state, this one has lost its steps.
