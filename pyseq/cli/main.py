@@ -19,13 +19,14 @@ COMMANDS = {
     "predict": "show the most likely next symbols",
     "generate": "continue a stream with a trained model",
     "rules": "train models on grammars, and see which rules they extrapolate",
+    "fusion": "train classifiers over several views of an object, and ensembles of them",
     "bench": "time an op against its peers",
     "doctor": "show what this machine can run, and why not",
     "demo": "make a stream from real text, train two minutes, report",
 }
 
 # Commands that SIGTERM and Ctrl-C stop so that `--resume auto` can go on.
-TRAINING = ("train", "supercharged", "compare", "demo", "analyze", "rules")
+TRAINING = ("train", "supercharged", "compare", "demo", "analyze", "rules", "fusion")
 
 # Where the machine, not pyseq, refuses to take what is written.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -46,11 +46,13 @@ class Interruption:
     Attributes:
         received (Signals | None): in a `deferred` block: the signal to be obeyed.
         advice (str): how the training can go on, for the sentence.
+        next (str): what happens after a first signal in a `deferred` block, which says it.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.advice = "no training was running"
+        self.next = "saving after this step"
         self._deferring = False
         self._raised: TrainingStopped | None = None
         self._last = -SAME_SECONDS
@@ -123,11 +125,20 @@ class Interruption:
         if self.received is not None:
             raise self._stopped(received, "at once, without saving", unsaved=True)
         self.received = received
-        _say(f"{received.name}: saving after this step; again to stop at once")
+        _say(f"{received.name}: {self.next}; again to stop at once")
 
     def _stopped(self, received: signal.Signals, what: str, unsaved: bool) -> TrainingStopped:
         clean = received == signal.SIGTERM and not unsaved
         return TrainingStopped(received, what, self.advice, 0 if clean else 128 + received)
+
+
+def present_interruption() -> Interruption | None:
+    """The innermost one in whose block this is, if it handles a signal."""
+    for number in SIGNALS:
+        owner = getattr(signal.getsignal(number), "__self__", None)
+        if isinstance(owner, Interruption):
+            return owner
+    return None
 
 
 def _say(line: str) -> None:

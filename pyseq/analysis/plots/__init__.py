@@ -5,6 +5,7 @@ from pyseq.analysis.plots.bars import bits_chart, code_length_chart, grouped_bit
 from pyseq.analysis.plots.comparison import comparison_chart
 from pyseq.analysis.plots.curves import loss_chart, step_chart
 from pyseq.analysis.plots.evidence import evidence_chart, p_value_chart
+from pyseq.analysis.plots.gains import gain_chart
 from pyseq.analysis.plots.heat_maps import attention_chart, confusion_chart
 from pyseq.analysis.plots.outcomes import attention_maps, balance_chart, outcome_chart
 from pyseq.analysis.plots.reliability import entropy_chart, reliability_chart
@@ -22,6 +23,7 @@ __all__ = [
     "confusion_chart",
     "entropy_chart",
     "evidence_chart",
+    "gain_chart",
     "grouped_bits_chart",
     "has_points",
     "leaves_band",

@@ -38,6 +38,8 @@ def seed_chart(
     share: bool = False,
     width: float = WIDTH,
     height: float = 3.2,
+    along: str = "optimiser step",
+    each: str = "seed",
 ) -> str:
     """One quantity over the steps: a fine line for each seed, a strong one for their mean.
 
@@ -53,6 +55,8 @@ def seed_chart(
         share (bool): whether the y axis reaches from 0 to 1.
         width (float): inches of 72 units; the page has room for 9 of them.
         height (float): inches of 72 units.
+        along (str): what the steps are, the title of the x axis.
+        each (str): what one history is of; its plural has an s.
 
     Returns:
         str: an svg element; empty where no row has the key.
@@ -66,7 +70,7 @@ def seed_chart(
     axes = new_axes(height, width=width)
     for k, points in enumerate(curves):
         x, y = thinned(points)
-        label = ("seeds" if len(curves) > 1 else "seed") if k == 0 else None
+        label = (f"{each}s" if len(curves) > 1 else each) if k == 0 else None
         axes.plot(x, y, color=QUIET, linewidth=0.9, marker="." if x.size < 3 else "", label=label)
     if len(curves) > 1:
         x, y = thinned(_mean(curves))
@@ -83,7 +87,7 @@ def seed_chart(
     else:
         axes.set_ylabel(title)
         add_legend(axes, columns=5)
-    axes.set_xlabel("optimiser step")
+    axes.set_xlabel(along)
     axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     return to_svg(axes, key.replace("_", "-"))

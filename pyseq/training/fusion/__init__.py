@@ -1,0 +1,1 @@
+"""Training of fusion models, alone and as ensembles."""

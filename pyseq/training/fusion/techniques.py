@@ -1,0 +1,213 @@
+"""Trainings of the table of techniques: each technique alone, and after all those before it.
+
+One model that concatenates its modalities, trained plainly, is the baseline. Every training
+predicts the same locked test part once; the split stays, the seed of weights, batches and draws
+varies. What was run is a line in a file and is not run again.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyseq.analysis.fusion import TechniqueRun, append_run, read_runs
+from pyseq.data.modalities import ModalityData, find_data, locked_split
+from pyseq.training.fusion.config import TrainFusionConfig
+from pyseq.training.fusion.ensembles import Told, ensemble, k_fold, super_ensemble
+from pyseq.training.fusion.fit import train_fusion
+
+SPLIT_SEED = 0
+# Objects that are generated for the table, which the split makes 1200, 400 and 400 of.
+DATA: Mapping[str, Mapping[str, Any]] = {"digits": {}, "synthetic": {"count": 2000}}
+
+BASELINE: Mapping[str, Any] = {
+    "strategy": "single",
+    "epochs": 12,
+    "batch": 64,
+    "lr": 5e-4,
+    "schedule": "constant",
+    "warmup_epochs": 2,
+    "cycle_epochs": 5,
+    "label_smoothing": 0.0,
+    "focal_gamma": 0.0,
+    "mixup_alpha": None,
+    "snapshots": False,
+    "tta": 0,
+    "mc_dropout": 0,
+    "calibrate": False,
+    "folds": 5,
+    "model.fusion": "concatenation",
+    "model.width": 256,
+    "model.classifier_layers": 3,
+    "model.dropout": 0.1,
+    "model.modality_dropout": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Technique:
+    """Something that is added.
+
+    Attributes:
+        name (str): in the table.
+        change (mapping): settings that it sets; "model." comes before those of the model.
+        upon (str): the technique that it cannot do without; alone it is added to that one and
+            held against it.
+        alone_only (bool): whether it is left out of what is added up, as another technique in the
+            list does the same or the opposite.
+    """
+
+    name: str
+    change: Mapping[str, Any]
+    upon: str = ""
+    alone_only: bool = False
+
+
+TECHNIQUES = (
+    Technique("cross-modal attention", {"model.fusion": "attention"}),
+    Technique("modality dropout .2", {"model.modality_dropout": 0.2}),
+    Technique("5 classifier layers for 3", {"model.classifier_layers": 5}),
+    Technique("width 512 for 256", {"model.width": 512}),
+    Technique("label smoothing .2", {"label_smoothing": 0.2}),
+    # Smoothing asks for less certainty everywhere, focal loss for less where there is much.
+    Technique("focal loss, gamma 2", {"focal_gamma": 2.0}, alone_only=True),
+    Technique("mixup, alpha .1 to .4", {"mixup_alpha": [0.1, 0.4]}),
+    Technique("cosine schedule for constant", {"schedule": "cosine"}, alone_only=True),
+    Technique("cyclic cosine for constant", {"schedule": "cyclic"}),
+    Technique("snapshots", {"snapshots": True}, upon="cyclic cosine for constant"),
+    Technique("test-time augmentation, 5 views", {"tta": 5}),
+    Technique("temperature", {"calibrate": True}),
+    Technique("5-fold models", {"strategy": "k_fold"}),
+    Technique("ensemble of 3", {"strategy": "ensemble"}),
+    Technique("super-ensemble", {"strategy": "super_ensemble"}),
+)
+NAMES = tuple(technique.name for technique in TECHNIQUES)
+ALONE_ONLY = {technique.name for technique in TECHNIQUES if technique.alone_only}
+UPON = {technique.name: technique.upon for technique in TECHNIQUES if technique.upon}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A training of the table: its place, and its settings with "model." before the model's."""
+
+    technique: str
+    place: str
+    settings: Mapping[str, Any]
+
+
+def plan(techniques: Sequence[Technique] = TECHNIQUES) -> Iterator[Planned]:
+    """The baseline, then each technique alone and so far."""
+    yield Planned("", "baseline", BASELINE)
+    changes = {technique.name: technique.change for technique in techniques}
+    so_far = dict(BASELINE)
+    for technique in techniques:
+        under = changes[technique.upon] if technique.upon else {}
+        yield Planned(technique.name, "alone", {**BASELINE, **under, **technique.change})
+        if not technique.alone_only:
+            so_far |= technique.change
+            yield Planned(technique.name, "so far", dict(so_far))
+
+
+def configured(settings: Mapping[str, Any], data: str) -> TrainFusionConfig:
+    """The training's config."""
+    own = {name: value for name, value in settings.items() if "." not in name}
+    of_model = {name.partition(".")[2]: value for name, value in settings.items() if "." in name}
+    if own.get("mixup_alpha") is not None:
+        own["mixup_alpha"] = tuple(own["mixup_alpha"])
+    config = TrainFusionConfig(data=data, split_seed=SPLIT_SEED, device="cpu", **own)
+    width = of_model["width"]
+    # Members of an ensemble differ in width too; none is wider than what they are held against.
+    return replace(
+        config,
+        model=replace(config.model, **of_model),
+        widths=(width, 3 * width // 4, width // 2),
+    )
+
+
+def train(
+    planned: Planned, data: ModalityData, seed: int, settings: Mapping[str, Any], machine: str
+) -> TechniqueRun:
+    """One line of the table: train, and predict the test part."""
+    config = configured(planned.settings, data.name)
+    learn, validation, test = locked_split(data, SPLIT_SEED)
+    # The many make their own parts of these.
+    rest = data.subset(np.concatenate([learn, validation]))
+    began = time.perf_counter()
+    predictor: Any
+    if config.strategy == "single":
+        predictor = train_fusion(config, data, learn, validation, seed)
+    elif config.strategy == "k_fold":
+        predictor = k_fold(config, rest, config.folds, seed).ensemble
+    elif config.strategy == "ensemble":
+        predictor = ensemble(config, rest, config.widths, seed).ensemble
+    else:
+        predictor = super_ensemble(config, rest, seed).ensemble
+    scored = data.subset(test)
+    return TechniqueRun.of(
+        predictor.probabilities(scored, device="cpu"),
+        scored.label,
+        without={
+            name: predictor.probabilities(scored.without(name), device="cpu") for name in data.names
+        },
+        data=data.name,
+        technique=planned.technique,
+        place=planned.place,
+        seed=seed,
+        settings=settings,
+        group=None if scored.group is None else scored.group.tolist(),
+        seconds=time.perf_counter() - began,
+        machine=machine,
+    )
+
+
+def still_to_run(
+    runs: Sequence[TechniqueRun], data: str, seeds: Sequence[int], wanted: Sequence[str]
+) -> Iterator[tuple[Planned, int, dict[str, Any]]]:
+    """What has no line yet, or a line of other settings, seed by seed."""
+    known = {run.key: run.settings for run in runs}
+    for seed in seeds:
+        for planned in plan():
+            if planned.technique and planned.technique not in wanted:
+                continue
+            settings = {**planned.settings, "split_seed": SPLIT_SEED, "data": dict(DATA[data])}
+            if known.get((data, planned.place, planned.technique, seed)) != settings:
+                yield planned, seed, settings
+
+
+def run_missing(
+    name: str,
+    results: Path,
+    *,
+    seeds: Sequence[int],
+    techniques: Sequence[str],
+    end: float,
+    machine: str,
+    told: Told,
+) -> None:
+    """Run all that is missing of one data set, and add a line for each training.
+
+    Args:
+        name (str): a key of DATA.
+        results (Path): the folder of NAME.jsonl.
+        seeds (sequence of int): of the trainings.
+        techniques (sequence of str): which ones; of NAMES.
+        end (float): on the clock of time.monotonic; no training begins after it.
+        machine (str): what computes, for the lines.
+        told (Callable): is given a line about each.
+    """
+    path = results / f"{name}.jsonl"
+    missing = list(still_to_run(read_runs(path), name, seeds, techniques))
+    data = find_data(name, seed=SPLIT_SEED, **DATA[name])
+    for number, (planned, seed, settings) in enumerate(missing, 1):
+        if time.monotonic() > end:
+            return
+        run = train(planned, data, seed, settings, machine)
+        append_run(path, run)
+        what = f"{planned.technique}, {planned.place}" if planned.technique else "baseline"
+        told(
+            f"{name} {number}/{len(missing)}: {what}, seed {seed}: {100 * run.hit.mean():.2f} %, "
+            f"NLL {np.mean(run.nats):.4f}, {run.seconds:.0f} s"
+        )

@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import fusion_table
+from pyseq.analysis.fusion import TechniqueRun, read_runs
+from pyseq.training.fusion import techniques
+from pyseq.training.fusion.techniques import (
+    ALONE_ONLY,
+    BASELINE,
+    NAMES,
+    TECHNIQUES,
+    configured,
+    plan,
+)
+
+# Of the smallest models that the code can train: what is tested is the table, not what it says.
+SMALL = {
+    "epochs": 3, "warmup_epochs": 1, "cycle_epochs": 2, "folds": 2, "batch": 256,
+    "model.width": 16, "model.heads": 4, "model.classifier_layers": 1,
+}  # fmt: skip
+
+
+def test_each_row_changes_what_it_is_named_for_and_nothing_else():
+    rows = list(plan())
+    alone = {row.technique: row.settings for row in rows if row.place == "alone"}
+    assert tuple(alone) == NAMES
+    for technique in TECHNIQUES:
+        under = alone[technique.upon] if technique.upon else BASELINE
+        differs = {key for key in under if alone[technique.name][key] != under[key]}
+        assert differs == set(technique.change)
+    so_far = [row for row in rows if row.place == "so far"]
+    assert [row.technique for row in so_far] == [n for n in NAMES if n not in ALONE_ONLY]
+    before = BASELINE
+    for row in so_far:
+        technique = TECHNIQUES[NAMES.index(row.technique)]
+        differs = {key for key in before if row.settings[key] != before[key]}
+        assert differs == set(technique.change)
+        before = row.settings
+
+
+@pytest.mark.parametrize("planned", list(plan()), ids=lambda row: f"{row.technique}-{row.place}")
+def test_every_row_is_a_config_that_training_takes(planned):
+    config = configured(planned.settings, "digits")
+    config.check()
+    assert config.model.width == planned.settings["model.width"]
+    assert config.widths[0] == config.model.width
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(techniques, "BASELINE", BASELINE | SMALL)
+    monkeypatch.setattr(techniques, "DATA", {"synthetic": {"count": 80}})
+
+
+def test_what_was_run_is_kept_and_not_run_again(small, tmp_path, monkeypatch, capsys):
+    names = ["cross-modal attention", "temperature"]
+    short = tuple(t for t in TECHNIQUES if t.name in names)
+    monkeypatch.setattr(techniques, "plan", lambda real=plan: real(short))
+    arguments = ["--data", "synthetic", "--seeds", "1", "--techniques", *names]
+    arguments += ["--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]
+    assert fusion_table.main(arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * 2
+    runs = read_runs(tmp_path / "results" / "synthetic.jsonl")
+    assert len(runs) == 5
+    by_key = {(run.technique, run.place): run for run in runs}
+    # A temperature moves no class.
+    plain, tempered = by_key["", "baseline"], by_key["temperature", "alone"]
+    assert plain.hits == tempered.hits
+    assert plain.without == tempered.without
+    assert plain.nats != tempered.nats
+    assert set(plain.without) == {"scalars", "sequence", "tokens", "graph"}
+    assert plain.hits != by_key["cross-modal attention", "alone"].hits
+    text = (tmp_path / "page.md").read_text()
+    assert "| cross-modal attention | 1 (few) |" in text
+    assert "a modality missing: cross-modal attention, against plain" in text
+    fusion_table.main(arguments)
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "page.md").read_text() == text
+
+
+def test_a_line_of_other_settings_is_run_anew(small):
+    planned = next(plan())
+    settings = {**planned.settings, "split_seed": 0, "data": {"count": 80}}
+    line = TechniqueRun.of(
+        np.full((4, 2), 0.5), [0, 1, 0, 1], data="synthetic", technique="", place="baseline",
+        seed=1, settings=json.loads(json.dumps(settings)),
+    )  # fmt: skip
+    assert list(techniques.still_to_run([line], "synthetic", [1], [])) == []
+    settings["epochs"] += 1
+    old = TechniqueRun(**{**vars(line), "settings": settings})
+    again = list(techniques.still_to_run([old], "synthetic", [1], []))
+    assert [(planned.place, seed) for planned, seed, _ in again] == [("baseline", 1)]
+
+
+def test_no_training_begins_after_the_time(small, tmp_path):
+    fusion_table.main(
+        ["--minutes", "0", "--results", str(tmp_path), "--page", str(tmp_path / "page.md")]
+    )
+    assert not list(tmp_path.glob("*.jsonl"))
+    assert "Not run yet." in (tmp_path / "page.md").read_text()
