@@ -57,7 +57,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Complet
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=900,  # a build on a busy machine
     )
 
 
