@@ -130,6 +130,30 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         raise UserError(f"{path} cannot be written: {error}") from error
 
 
+def read_tensors(path: Path, advice: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file; nothing in it is executed.
+
+    Args:
+        path (Path): of the file.
+        advice (str): how such a file is made, for where there is none.
+
+    Returns:
+        tuple (dict name -> Tensor, dict str -> str): what it holds, on the CPU, and what its header
+            says.
+
+    Raises:
+        UserError: the file is missing, or no safetensors file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is no file; {advice}")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no safetensors file: {error}") from error
+
+
 def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
@@ -159,15 +183,7 @@ def load_model(path: str | os.PathLike) -> tuple[SequenceModel, ModelCard]:
     Raises:
         UserError: the file is missing, no safetensors file (a pickle, say), or none of pyseq's.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is no file; train a model with --ckpt {path} first")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is no safetensors file: {error}") from error
+    tensors, metadata = read_tensors(Path(path), f"train a model with --ckpt {path} first")
     if "pyseq" not in metadata:
         raise UserError(f"{path} is a safetensors file, but pyseq did not write it")
     try:

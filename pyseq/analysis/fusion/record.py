@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyseq.analysis.evaluation import as_json
-from pyseq.data.durable_file import replace_file
-from pyseq.errors import UserError
+from pyseq.analysis.record_file import read_json, write_json
 
 FORMAT = "pyseq fusion run, version 1"
 Protocol = Literal["locked split", "nested cross-validation"]
@@ -172,8 +169,7 @@ def write_record(path: str | os.PathLike[str], record: FusionRecord) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    text = json.dumps(record.to_json(), allow_nan=False)
-    replace_file(Path(path), lambda temporary: temporary.write_text(text + "\n", "utf-8"))
+    write_json(path, record.to_json(), None)
 
 
 def read_record(path: str | os.PathLike[str]) -> FusionRecord:
@@ -188,12 +184,4 @@ def read_record(path: str | os.PathLike[str]) -> FusionRecord:
     Raises:
         UserError: there is no such file, or it holds something else.
     """
-    try:
-        found = json.loads(Path(path).read_text("utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-        return FusionRecord.from_json(found)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no record of a run of pyseq fusion: {error}") from error
+    return read_json(path, FusionRecord.from_json, "record of a run of pyseq fusion")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from pyseq.analysis.evaluation import as_json
-from pyseq.data.durable_file import replace_file
-from pyseq.errors import UserError
+from pyseq.analysis.record_file import read_json, write_json
 
 FORMAT = "pyseq rules run, version 1"
 RUNNING = "running"
@@ -148,8 +145,7 @@ def write_record(path: str | os.PathLike[str], record: RunRecord) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    text = json.dumps(record.to_json(), indent=1, allow_nan=False)
-    replace_file(Path(path), lambda temporary: temporary.write_text(text + "\n", "utf-8"))
+    write_json(path, record.to_json(), 1)
 
 
 def read_record(path: str | os.PathLike[str]) -> RunRecord:
@@ -164,12 +160,4 @@ def read_record(path: str | os.PathLike[str]) -> RunRecord:
     Raises:
         UserError: there is no such file, or it holds something else.
     """
-    try:
-        found = json.loads(Path(path).read_text("utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-        return RunRecord.from_json(found)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is no record of a run of pyseq rules: {error}") from error
+    return read_json(path, RunRecord.from_json, "record of a run of pyseq rules")

@@ -2,7 +2,7 @@
 
 import importlib
 
-from pyseq.errors import UserError
+from pyseq.cli.subcommands import chosen
 
 SUBCOMMANDS = {
     "train": "train a model on a grammar, several seeds at once, and report on it",
@@ -15,19 +15,5 @@ SUBCOMMANDS = {
 
 def main(arguments: list[str]) -> int:
     """Run one subcommand."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return 0 if arguments else 2
-    name, rest = arguments[0], arguments[1:]
-    if name not in SUBCOMMANDS:
-        raise UserError(f"unknown subcommand {name!r}; known: {', '.join(SUBCOMMANDS)}")
+    name, rest = chosen("rules", SUBCOMMANDS, arguments)
     return importlib.import_module(f"pyseq.cli.rules.{name}").main(rest)
-
-
-def _help() -> str:
-    width = max(map(len, SUBCOMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in SUBCOMMANDS.items()]
-    return "\n".join(
-        ["usage: pyseq rules SUBCOMMAND [flags]", "", *lines, "",
-         "pyseq rules SUBCOMMAND --help shows its flags."]
-    )  # fmt: skip

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from pyseq.errors import UserError
-from pyseq.models.checkpoint import save_tensors
+from pyseq.models.checkpoint import read_tensors, save_tensors
 from pyseq.models.fusion.build import build_fusion_model
 from pyseq.models.fusion.config import FusionConfig
 from pyseq.models.fusion.fusion_model import FusionModel
@@ -72,15 +70,7 @@ def load_fusion(path: str | os.PathLike) -> tuple[list[FusionModel], dict[str, A
     Raises:
         UserError: the file is missing, no safetensors file, or none that `save_fusion` wrote.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is no file; `pyseq fusion train` writes one")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is no safetensors file: {error}") from error
+    tensors, header = read_tensors(Path(path), "`pyseq fusion train` writes one")
     if KEY not in header:
         raise UserError(f"{path} holds no fusion models that pyseq wrote")
     try:

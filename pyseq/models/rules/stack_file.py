@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from pyseq.errors import UserError
-from pyseq.models.checkpoint import save_tensors
+from pyseq.models.checkpoint import read_tensors, save_tensors
 from pyseq.models.rules.build import MODELS, build_rule_model
 from pyseq.models.rules.rule_model import RuleModel
 
@@ -54,15 +52,7 @@ def load_stack(path: str | os.PathLike) -> tuple[RuleModel, dict[str, Any]]:
     Raises:
         UserError: the file is missing, no safetensors file, or none that `save_stack` wrote.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is no file; `pyseq rules train` writes one")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is no safetensors file: {error}") from error
+    tensors, header = read_tensors(Path(path), "`pyseq rules train` writes one")
     if KEY not in header:
         raise UserError(f"{path} holds no models of grammars that pyseq wrote")
     try:
