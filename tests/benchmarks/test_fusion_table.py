@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import fusion_table
 from pyseq.analysis.fusion import TechniqueRun, read_runs
+from pyseq.data.modalities import find_data
 from pyseq.training.fusion import techniques
 from pyseq.training.fusion.techniques import (
     ALONE_ONLY,
@@ -13,6 +14,7 @@ from pyseq.training.fusion.techniques import (
     TECHNIQUES,
     configured,
     plan,
+    shared_training,
 )
 
 # Of the smallest models that the code can train: what is tested is the table, not what it says.
@@ -91,7 +93,46 @@ def test_a_line_of_other_settings_is_run_anew(small):
     settings["epochs"] += 1
     old = TechniqueRun(**{**vars(line), "settings": settings})
     again = list(techniques.still_to_run([old], "synthetic", [1], []))
-    assert [(planned.place, seed) for planned, seed, _ in again] == [("baseline", 1)]
+    assert [(each.planned.place, each.seed) for each in again] == [("baseline", 1)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cyclic cosine for constant", "snapshots"),
+        ("", "test-time augmentation, 5 views", "temperature"),
+        ("5-fold models", "ensemble of 3", "super-ensemble"),
+    ],
+)
+def test_rows_of_one_training_are_what_a_training_of_their_own_gives(small, monkeypatch, names):
+    two_cycles = BASELINE | SMALL | {"epochs": 5}
+    monkeypatch.setattr(techniques, "BASELINE", two_cycles)
+    data = find_data("synthetic", count=80)
+    rows = [row for row in plan() if row.technique in names and row.place != "so far"]
+    assert len(rows) == len(names)
+    assert len({shared_training(row.settings) for row in rows}) == 1
+    together = techniques.train(rows, data, 3)
+    for row, predictor in zip(rows, together, strict=True):
+        (alone,) = techniques.train([row], data, 3)
+        given, expected = predictor.probabilities(data), alone.probabilities(data)
+        np.testing.assert_array_equal(given, expected)
+    found = np.stack([predictor.probabilities(data) for predictor in together])
+    assert (found[1:] != found[:-1]).any(axis=(1, 2)).all()
+
+
+def test_rows_of_other_trainings_share_none():
+    keys = {}
+    for row in plan():
+        keys.setdefault((shared_training(row.settings), row.settings["strategy"]), []).append(row)
+    names = [tuple(row.technique for row in rows) for rows in keys.values() if len(rows) > 1]
+    assert names == [
+        ("", "test-time augmentation, 5 views", "temperature"),
+        ("cyclic cosine for constant", "snapshots"),
+        (
+            "cyclic cosine for constant", "snapshots", "test-time augmentation, 5 views",
+            "temperature",
+        ),
+    ]  # fmt: skip
 
 
 def test_no_training_begins_after_the_time(small, tmp_path):

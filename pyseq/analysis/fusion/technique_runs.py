@@ -36,7 +36,7 @@ class TechniqueRun:
         settings (mapping): of the training and its data, in JSON's types; a run of others is
             another run.
         group (sequence of N int or None): objects of one group are not independent.
-        seconds (float): of wall clock.
+        seconds (float): of wall clock; a training that several lines share counts in one of them.
         machine (str): what computed it.
 
     Raises:

@@ -102,6 +102,29 @@ class TrainedFusion:
         """The same with another temperature."""
         return replace(self, temperature=temperature)
 
+    def predicting(
+        self, using: Prediction, validation: ModalityData | None, device: str = "auto"
+    ) -> "TrainedFusion":
+        """The same model that predicts otherwise, with the temperature that fits this way.
+
+        Args:
+            using (Prediction): how.
+            validation (ModalityData | None): objects that were not trained on, as they came; None,
+                or a `using` that is not calibrated: the temperature is 1.
+            device (str): where; auto, cpu, cuda, or cuda:N.
+
+        Returns:
+            TrainedFusion: shares the models with this one.
+
+        Raises:
+            ValueError: snapshots are asked for, and none were kept.
+        """
+        plain = replace(self, using=using, temperature=1.0)
+        if validation is None or not using.calibrated:
+            return plain
+        found = plain.probabilities(validation, device=device)
+        return plain.with_temperature(fit_temperature(found, validation.label))
+
 
 def _predicted(
     model: FusionModel, rows: Batch, using: Prediction, device: torch.device
@@ -181,10 +204,8 @@ def train_fusion(
         using=Prediction.of(config),
         seed=seed,
     )
-    if validation is None or not config.calibrate:
-        return trained
-    held_out = trained.probabilities(data.subset(validation), device=config.device)
-    return trained.with_temperature(fit_temperature(held_out, data.label[validation]))
+    held_out = None if validation is None else data.subset(validation)
+    return trained.predicting(trained.using, held_out, config.device)
 
 
 def _loaded(model: FusionModel, weights: dict[str, Tensor]) -> FusionModel:

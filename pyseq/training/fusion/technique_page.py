@@ -88,6 +88,7 @@ def missing_of(runs: Sequence[TechniqueRun], data: str) -> dict[str, list[Missin
         ("cross-modal attention", ("alone", attention)),
         ("concatenation with modality dropout", ("alone", dropout)),
         ("cross-modal attention with modality dropout", ("so far", dropout)),
+        ("super-ensemble", ("so far", techniques.NAMES[-1])),
     ):
         rows = missing_rows(by_place.get(key, []), by_place.get(("baseline", ""), []))
         if rows:

@@ -5,6 +5,7 @@ predicts the same locked test part once; the split stays, the seed of weights, b
 varies. What was run is a line in a file and is not run again.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,21 @@ import numpy as np
 from pyseq.analysis.fusion import TechniqueRun, append_run, read_runs
 from pyseq.data.modalities import ModalityData, find_data, locked_split
 from pyseq.training.fusion.config import TrainFusionConfig
-from pyseq.training.fusion.ensembles import Told, ensemble, k_fold, super_ensemble
-from pyseq.training.fusion.fit import train_fusion
+from pyseq.training.fusion.ensembles import (
+    FusionEnsemble,
+    Told,
+    ensemble,
+    k_fold,
+    super_ensemble,
+)
+from pyseq.training.fusion.fit import Prediction, TrainedFusion, train_fusion
 
 SPLIT_SEED = 0
 # Objects that are generated for the table, which the split makes 1200, 400 and 400 of.
 DATA: Mapping[str, Mapping[str, Any]] = {"digits": {}, "synthetic": {"count": 2000}}
+
+# Settings that say how what was trained predicts.
+PREDICTION = ("snapshots", "tta", "mc_dropout", "calibrate")
 
 BASELINE: Mapping[str, Any] = {
     "strategy": "single",
@@ -127,25 +137,75 @@ def configured(settings: Mapping[str, Any], data: str) -> TrainFusionConfig:
     )
 
 
+def shared_training(settings: Mapping[str, Any]) -> str:
+    """What rows of the same training have in common, as text.
+
+    How a model predicts does not change its training, and a super-ensemble holds the models of the
+    other two that are many.
+    """
+    left_out = PREDICTION if settings["strategy"] == "single" else ("strategy",)
+    return json.dumps({k: v for k, v in settings.items() if k not in left_out}, sort_keys=True)
+
+
 def train(
-    planned: Planned, data: ModalityData, seed: int, settings: Mapping[str, Any], machine: str
-) -> TechniqueRun:
-    """One line of the table: train, and predict the test part."""
-    config = configured(planned.settings, data.name)
-    learn, validation, test = locked_split(data, SPLIT_SEED)
+    rows: Sequence[Planned], data: ModalityData, seed: int
+) -> list[TrainedFusion | FusionEnsemble]:
+    """Train once for all rows of the same `shared_training`.
+
+    Args:
+        rows (sequence of Planned): one or more.
+        data (ModalityData): all objects; nothing is learned from those of the locked test part.
+        seed (int): of the training.
+
+    Returns:
+        list: what predicts for each row, with the very numbers that a training for it alone gives.
+    """
+    configs = [configured(row.settings, data.name) for row in rows]
+    learn, validation, _ = locked_split(data, SPLIT_SEED)
+    first = configs[0]
+    if first.strategy == "single":
+        kept = any(config.snapshots for config in configs)
+        trained = train_fusion(replace(first, snapshots=kept), data, learn, validation, seed)
+        held_out = data.subset(validation)
+        return [trained.predicting(Prediction.of(c), held_out, c.device) for c in configs]
     # The many make their own parts of these.
     rest = data.subset(np.concatenate([learn, validation]))
-    began = time.perf_counter()
-    predictor: Any
-    if config.strategy == "single":
-        predictor = train_fusion(config, data, learn, validation, seed)
-    elif config.strategy == "k_fold":
-        predictor = k_fold(config, rest, config.folds, seed).ensemble
-    elif config.strategy == "ensemble":
-        predictor = ensemble(config, rest, config.widths, seed).ensemble
-    else:
-        predictor = super_ensemble(config, rest, seed).ensemble
-    scored = data.subset(test)
+    strategies = {config.strategy for config in configs}
+    if "super_ensemble" not in strategies:
+        return [_many(config, rest, seed) for config in configs]
+    whole = super_ensemble(first, rest, seed).ensemble
+    parts = {
+        "k_fold": _equal(whole, slice(None, first.folds)),
+        "ensemble": _equal(whole, slice(first.folds, -1)),
+        "super_ensemble": whole,
+    }
+    return [parts[config.strategy] for config in configs]
+
+
+def _many(config: TrainFusionConfig, rest: ModalityData, seed: int) -> FusionEnsemble:
+    if config.strategy == "k_fold":
+        return k_fold(config, rest, config.folds, seed).ensemble
+    return ensemble(config, rest, config.widths, seed).ensemble
+
+
+def _equal(whole: FusionEnsemble, part: slice) -> FusionEnsemble:
+    members = whole.members[part]
+    equal = tuple(replace(member, weight=1 / len(members)) for member in members)
+    return replace(whole, members=equal)
+
+
+def score(
+    planned: Planned, predictor: TrainedFusion | FusionEnsemble, data: ModalityData, **about: Any
+) -> TechniqueRun:
+    """One line of the table: the locked test part predicted, as it is and without each modality.
+
+    Args:
+        planned (Planned): the row.
+        predictor (TrainedFusion | FusionEnsemble): what `train` gave for it.
+        data (ModalityData): all objects.
+        **about: seed, settings, seconds and machine, as of `TechniqueRun`.
+    """
+    scored = data.subset(locked_split(data, SPLIT_SEED)[2])
     return TechniqueRun.of(
         predictor.probabilities(scored, device="cpu"),
         scored.label,
@@ -155,17 +215,34 @@ def train(
         data=data.name,
         technique=planned.technique,
         place=planned.place,
-        seed=seed,
-        settings=settings,
         group=None if scored.group is None else scored.group.tolist(),
-        seconds=time.perf_counter() - began,
-        machine=machine,
+        **about,
     )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A line that is still to be made.
+
+    Attributes:
+        planned (Planned): the row.
+        seed (int): of the training.
+        settings (dict): of the training and its data, for the line.
+    """
+
+    planned: Planned
+    seed: int
+    settings: dict[str, Any]
+
+    @property
+    def training(self) -> tuple[int, str]:
+        """What lines of the same training have in common."""
+        return self.seed, shared_training(self.planned.settings)
 
 
 def still_to_run(
     runs: Sequence[TechniqueRun], data: str, seeds: Sequence[int], wanted: Sequence[str]
-) -> Iterator[tuple[Planned, int, dict[str, Any]]]:
+) -> Iterator[Missing]:
     """What has no line yet, or a line of other settings, seed by seed."""
     known = {run.key: run.settings for run in runs}
     for seed in seeds:
@@ -174,7 +251,7 @@ def still_to_run(
                 continue
             settings = {**planned.settings, "split_seed": SPLIT_SEED, "data": dict(DATA[data])}
             if known.get((data, planned.place, planned.technique, seed)) != settings:
-                yield planned, seed, settings
+                yield Missing(planned, seed, settings)
 
 
 def run_missing(
@@ -201,13 +278,24 @@ def run_missing(
     path = results / f"{name}.jsonl"
     missing = list(still_to_run(read_runs(path), name, seeds, techniques))
     data = find_data(name, seed=SPLIT_SEED, **DATA[name])
-    for number, (planned, seed, settings) in enumerate(missing, 1):
-        if time.monotonic() > end:
-            return
-        run = train(planned, data, seed, settings, machine)
-        append_run(path, run)
-        what = f"{planned.technique}, {planned.place}" if planned.technique else "baseline"
-        told(
-            f"{name} {number}/{len(missing)}: {what}, seed {seed}: {100 * run.hit.mean():.2f} %, "
-            f"NLL {np.mean(run.nats):.4f}, {run.seconds:.0f} s"
-        )
+    done, count = 0, len(missing)
+    while missing and time.monotonic() <= end:
+        shared = [each for each in missing if each.training == missing[0].training]
+        missing = [each for each in missing if each.training != shared[0].training]
+        began = time.perf_counter()
+        predictors = train([each.planned for each in shared], data, shared[0].seed)
+        for each, predictor in zip(shared, predictors, strict=True):
+            run = score(
+                each.planned, predictor, data, seed=each.seed, settings=each.settings,
+                machine=machine,
+            )  # fmt: skip
+            run = replace(run, seconds=time.perf_counter() - began)
+            began = time.perf_counter()
+            append_run(path, run)
+            done += 1
+            planned = each.planned
+            what = f"{planned.technique}, {planned.place}" if planned.technique else "baseline"
+            told(
+                f"{name} {done}/{count}: {what}, seed {run.seed}: {100 * run.hit.mean():.2f} %, "
+                f"NLL {np.mean(run.nats):.4f}, {run.seconds:.0f} s"
+            )
