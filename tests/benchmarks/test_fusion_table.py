@@ -127,6 +127,7 @@ def test_rows_of_other_trainings_share_none():
     names = [tuple(row.technique for row in rows) for rows in keys.values() if len(rows) > 1]
     assert names == [
         ("", "test-time augmentation, 5 views", "temperature"),
+        ("cross-modal attention", "cross-modal attention"),  # alone, and as the first of all
         ("cyclic cosine for constant", "snapshots"),
         (
             "cyclic cosine for constant", "snapshots", "test-time augmentation, 5 views",
