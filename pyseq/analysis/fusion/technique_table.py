@@ -21,8 +21,8 @@ NOTES = (
     "other seeds and other test objects, given the training data; where it leaves out zero the "
     "technique helps or hurts, else the data cannot tell. Of forty techniques that do nothing one "
     "is said to help.",
-    "Alone: added to the baseline. So far: added to everything above it; gains of this column add "
-    "up, those of the other need not.",
+    "Alone: added to the baseline. So far: added to everything above it that was kept; gains of "
+    "this column add up, those of the other need not.",
     "ECE has no interval: it is biased upward by chance, and its bootstrap more so. NLL, which "
     "calibration moves too, has one.",
 )
@@ -57,7 +57,7 @@ def technique_rows(
     data: str,
     techniques: Sequence[str],
     *,
-    alone_only: Collection[str] = (),
+    left_out: Collection[str] = (),
     upon: Mapping[str, str] | None = None,
 ) -> list[TechniqueRow]:
     """Rows of the table.
@@ -66,7 +66,7 @@ def technique_rows(
         runs (iterable of TechniqueRun): of any data sets.
         data (str): whose rows are wanted.
         techniques (sequence of str): in the order in which they were added.
-        alone_only (collection of str): those that are not among what was added to the others.
+        left_out (collection of str): those that later ones were not added to.
         upon (mapping str -> str, or None): techniques that alone were added to another one, which
             is then what they are held against in place of the baseline.
 
@@ -99,7 +99,7 @@ def technique_rows(
                     min(counts),
                 )
             )
-        if name not in alone_only:
+        if name not in left_out:
             # Without its own run nothing can be said to be added to it.
             before = so_far
     return rows

@@ -14,6 +14,7 @@ from pyseq.analysis.fusion import (
     technique_texts,
 )
 from pyseq.analysis.fusion.technique_table import NOTES, markdown
+from pyseq.data.modalities import SyntheticLaw, find_data, locked_split
 from pyseq.training.fusion import techniques
 
 
@@ -36,6 +37,7 @@ def technique_markdown(results: Path, command: str) -> str:
         )
         + ".",
         *NOTES,
+        f"Not kept, as it takes four times as long: {', '.join(sorted(techniques.NOT_KEPT))}. "
         "Snapshots need cycles: alone they are added to the cyclic schedule, and held against it. "
         "An ensemble has a model of the baseline's width, one of three quarters and one of half; a "
         "super-ensemble has five fold models, these three, and one of all training objects.",
@@ -64,8 +66,9 @@ def technique_markdown(results: Path, command: str) -> str:
 def rows_of(runs: Sequence[TechniqueRun], data: str) -> list[TechniqueRow]:
     """Rows of one data set, in the order in which techniques were added."""
     return technique_rows(
-        runs, data, techniques.NAMES, alone_only=techniques.ALONE_ONLY, upon=techniques.UPON
-    )
+        runs, data, techniques.NAMES, left_out=techniques.ALONE_ONLY | techniques.NOT_KEPT,
+        upon=techniques.UPON,
+    )  # fmt: skip
 
 
 def missing_of(runs: Sequence[TechniqueRun], data: str) -> dict[str, list[MissingRow]]:
@@ -96,11 +99,37 @@ def missing_of(runs: Sequence[TechniqueRun], data: str) -> dict[str, list[Missin
     return found
 
 
+def least_losses(name: str) -> dict[str, float]:
+    """What a missing modality costs the best classifier that there can be.
+
+    Args:
+        name (str): of the data set.
+
+    Returns:
+        dict str -> float: accuracy lost on the test objects, a fraction, by modality; empty where
+        the law of the data is not known.
+    """
+    if name != "synthetic":
+        return {}
+    data = find_data(name, seed=techniques.SPLIT_SEED, **techniques.DATA[name])
+    test, law = data.subset(locked_split(data, techniques.SPLIT_SEED)[2]), SyntheticLaw()
+    whole, _ = law.scored(test)
+    return {each: whole - law.scored(test.without(each))[0] for each in data.names}
+
+
 def _missing_tables(runs: Sequence[TechniqueRun], data: str) -> list[str]:
     parts = []
+    least = least_losses(data)
     for title, rows in missing_of(runs, data).items():
         parts += [
             f"### {data}, a modality missing: {title}, against plain concatenation",
             markdown(*missing_texts(rows)),
         ]
+    if parts and least:
+        texts = [f"{name} {100 * loss:.1f}" for name, loss in least.items()]
+        mean = 100 * sum(least.values()) / len(least)
+        parts.append(
+            "A missing modality takes information away, and the best classifier that there can be "
+            f"loses, in points: {', '.join(texts)}; {mean:.1f} on average."
+        )
     return parts

@@ -84,7 +84,7 @@ def test_a_step_that_was_not_run_leaves_the_next_without_a_gain():
 
 def test_what_is_for_alone_only_is_no_step():
     found = [each for each in runs() if (each.technique, each.place) != ("glitter", "so far")]
-    rows = technique_rows(found, "animals", ORDER, alone_only={"glitter"})
+    rows = technique_rows(found, "animals", ORDER, left_out={"glitter"})
     assert rows[2].so_far == {}
     assert rows[2].alone["nll"].seeds == 5
     dust = technique_rows(found, "animals", ["mixup", "dust"])[2]
