@@ -9,6 +9,10 @@ from pathlib import Path
 from pyseq.errors import UserError
 
 
+class FolderInUse(UserError):
+    """Another training is at work in a run folder."""
+
+
 def made(folder: Path, flag: str) -> None:
     """Make a folder with those above it, if it is not there.
 
@@ -34,14 +38,14 @@ def locked(folder: Path, flag: str) -> Iterator[None]:
         flag (str): the flag that names another folder, for the sentence.
 
     Raises:
-        UserError: another training is at work in it.
+        FolderInUse: another training is at work in it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
+            raise FolderInUse(
                 f"another training is writing to {folder}; another {flag} fits"
             ) from error
         yield

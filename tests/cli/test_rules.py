@@ -247,7 +247,9 @@ def test_the_table_shows_what_was_run_and_what_was_not(trained, tmp_path, capsys
 
 
 def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch, capsys):
+    from pyseq.training.folder_lock import locked
     from pyseq.training.rules import cells as cells_module
+    from pyseq.training.rules.run import train_rules
 
     ran = []
 
@@ -275,6 +277,16 @@ def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch,
     assert code == 0
     assert len(ran) == 12
     assert err.count("complete") == 12
+    # What another process is training is left to it.
+    record = tmp_path / "table" / "aNbN-lstm-64" / "record.json"
+    record.unlink()
+    with locked(record.parent, "--out"):
+        monkeypatch.setattr(cells_module, "train_rules", train_rules)
+        code, _, err = run(capsys, *flags)
+    assert code == 0
+    assert "3/12 aNbN-lstm-64: another training is writing to" in err
+    assert "4/12 aNbN-transformer-64: complete" in err
+    record.write_text((record.parents[1] / "aNbN-transformer-64" / "record.json").read_text())
     # What is complete under other settings is not what is asked for.
     code, _, err = run(capsys, *flags, "--max_steps", "20")
     assert code == 2

@@ -27,7 +27,8 @@ class TableConfig:
     run: Literal["published", "minimum"] | None = None
     """Which cells to run first: published: every grammar and model of the paper at length 256 with
     5 seeds; minimum: aNbN at 256 with Transformer and LSTM and 3 seeds, and aNbN and baN at length
-    64 with every model and 5 seeds. What is complete is not run again."""
+    64 with every model and 5 seeds. What is complete is not run again, and what another process
+    trains is left to it, so that several may share the work."""
     out: str = "rules-table"
     """Where those cells' run folders are, and table.md and table.html go."""
     budget: float | None = None

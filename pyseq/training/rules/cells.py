@@ -9,6 +9,7 @@ from pyseq.analysis.rules import RunRecord, read_record
 from pyseq.analysis.rules.published import GRAMMARS_OF_THE_PAPER, LENGTH
 from pyseq.errors import UserError
 from pyseq.models.rules import MODELS, LinearConfig
+from pyseq.training.folder_lock import FolderInUse
 from pyseq.training.rules.config import RulesConfig
 from pyseq.training.rules.run import RECORD, refuse_other_settings, train_rules
 
@@ -62,6 +63,8 @@ def run_cells(
 ) -> None:
     """Train the cells that are not complete, in order, until the time is over.
 
+    A cell that another process is training is passed over, so several may share the work.
+
     Args:
         chosen (sequence of RulesConfig): of `cells`.
         budget (float | None): minutes for this session; a cell that they end goes on in the next.
@@ -87,7 +90,10 @@ def run_cells(
         told(f"{name}: {'going on' if record else 'training'}")
         spent = record.seconds / 60 if record else 0.0
         minutes = None if left is None else spent + left
-        train_rules(dataclasses.replace(config, max_time=minutes))
+        try:
+            train_rules(dataclasses.replace(config, max_time=minutes))
+        except FolderInUse as error:
+            told(f"{name}: {error}")
 
 
 def _record(config: RulesConfig) -> RunRecord | None:
