@@ -149,6 +149,8 @@ def test_the_same_data_by_another_name_are_known_again(trained, tmp_path, capsys
         (["--snapshots", "--epochs", "3"], "no cycle ends within 3 epochs"),
         (["--widths", "9"], "--widths 9; multiples of the 8 heads fit"),
         (["--weights", "fitted", "--average", "logits"], "--average logits needs uniform"),
+        (["--tta", "1"], "--tta 1: one view is the object itself"),
+        (["--mc_dropout", "3", "--model.dropout", "0"], "passes without dropout are all alike"),
         (["--model.width", "20"], "8 heads do not divide width 20"),
         (["--device", "tpu"], "--device tpu"),
     ],

@@ -69,7 +69,8 @@ class TrainFusionConfig:
     snapshots: bool = False
     """Predict by the weights at the ends of the cycles, averaged, not by one state."""
     tta: int = 0
-    """Predict by so many different views of each object, averaged; 0: by the object itself."""
+    """Predict by so many different views of each object, 2 or more, averaged; 0: by the object
+    itself."""
     mc_dropout: int = 0
     """Predict by so many passes with dropout on, averaged; 0: dropout off, one pass."""
     calibrate: bool = True
@@ -148,6 +149,13 @@ class TrainFusionConfig:
             raise UserError(
                 f"--snapshots: no cycle ends within {self.epochs} epochs; --epochs"
                 f" {self.warmup_epochs + self.cycle_epochs} and more fit"
+            )
+        if self.tta == 1:
+            raise UserError("--tta 1: one view is the object itself; 0, or 2 and more, fit")
+        if self.mc_dropout and not self.model.dropout:
+            raise UserError(
+                f"--mc_dropout {self.mc_dropout}: passes without dropout are all alike;"
+                " --model.dropout above 0 fits"
             )
         if self.weights == "fitted" and self.average == "logits":
             raise UserError(

@@ -106,10 +106,12 @@ def load_data(config: TrainFusionConfig) -> ModalityData:
 def fingerprint(data: ModalityData) -> str:
     """A hash of all values, labels and groups, by which the same data are known again."""
     found = hashlib.sha256()
-    arrays = {"label": data.label, "present": data.present, "group": data.group}
-    for modality in data.modalities:
+    arrays = {"label": data.label, "group": data.group}
+    for modality, present in zip(data.modalities, data.present.T, strict=True):
+        arrays[f"{modality.name}.present"] = present  # apart, so that their order is no matter
         arrays[f"{modality.name}.values"] = modality.values
         arrays[f"{modality.name}.adjacency"] = modality.adjacency
+        arrays[f"{modality.name}.nodes"] = modality.nodes
     for name in sorted(arrays):
         array = arrays[name]
         if array is not None:
