@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks import fusion_table
-from pyseq.analysis.fusion import TechniqueRun, read_runs
+from pyseq.analysis.fusion import TechniqueRun, append_run, read_runs
 from pyseq.training.fusion import techniques
+from pyseq.training.fusion.technique_page import technique_markdown
 from pyseq.training.fusion.techniques import (
     ALONE_ONLY,
     BASELINE,
@@ -92,6 +93,33 @@ def test_a_line_of_other_settings_is_run_anew(small):
     old = TechniqueRun(**{**vars(line), "settings": settings})
     again = list(techniques.still_to_run([old], "synthetic", [1], []))
     assert [(planned.place, seed) for planned, seed, _ in again] == [("baseline", 1)]
+
+
+def line(planned, seed, **more) -> TechniqueRun:
+    """A run of the table, or of other settings, that was never trained."""
+    settings = techniques.line_settings(planned, "synthetic") | more
+    given = np.random.default_rng(seed).dirichlet([1, 1], size=40)
+    return TechniqueRun.of(
+        given, np.arange(40) % 2, data="synthetic", technique=planned.technique,
+        place=planned.place, seed=seed, settings=json.loads(json.dumps(settings)),
+    )  # fmt: skip
+
+
+def test_lines_of_other_settings_are_left_out_of_the_table(small, tmp_path):
+    baseline, attention = list(plan())[:2]
+    for each in (
+        line(baseline, 1), line(baseline, 2, epochs=99), line(attention, 1), line(attention, 2)
+    ):  # fmt: skip
+        append_run(tmp_path / "synthetic.jsonl", each)
+    page = technique_markdown(tmp_path, "it")
+    assert "3 trainings" in page
+    assert "1 line is of other settings than this table's and left out." in page
+    assert "| cross-modal attention | 1 (few) |" in page
+    for seed in (1, 2):
+        append_run(tmp_path / "synthetic.jsonl", line(baseline, seed, split_seed=5))
+    page = technique_markdown(tmp_path, "it")
+    assert "Not run yet." in page
+    assert "2 lines are of other settings" in page
 
 
 def test_no_training_begins_after_the_time(small, tmp_path):

@@ -259,7 +259,11 @@ def test_the_table_runs_what_is_missing_and_prints_verdicts(tmp_path, monkeypatc
     assert f"| {name} | 2 (few) |" in (tmp_path / "table" / "table.md").read_text()
     code, _, err = run(capsys, *flags)
     assert err == ""  # nothing is trained again
-    code, _, err = run(capsys, "table", "--run", "--techniques", "magic", "--out", folder)
+    (tmp_path / "file").touch()
+    code, _, err = run(capsys, "table", "--run", "--out", str(tmp_path / "file"))
+    assert code == 2
+    assert err.endswith("file cannot be made a folder: File exists\n")
+    code, _, err = run(capsys, "table", "--techniques", "magic", "--out", folder)
     assert code == 2
     assert "--techniques 'magic'; known: cross-modal attention" in err
 

@@ -42,16 +42,27 @@ class TableConfig:
 def main(arguments: list[str]) -> int:
     """Run what is asked for, print the table, and write it as Markdown."""
     config = flags.parse(TableConfig, "fusion table", arguments)
-    from pyseq.analysis.fusion import missing_texts, read_runs, technique_texts
+    from pyseq.analysis.fusion import missing_texts, technique_texts
     from pyseq.training.fusion import techniques
-    from pyseq.training.fusion.technique_page import missing_of, rows_of, technique_markdown
+    from pyseq.training.fusion.technique_page import (
+        left_out_text,
+        missing_of,
+        rows_of,
+        runs_of,
+        technique_markdown,
+    )
 
+    unknown = [name for name in config.techniques if name not in techniques.NAMES]
+    if unknown:
+        raise UserError(f"--techniques {unknown[0]!r}; known: {', '.join(techniques.NAMES)}")
     folder = Path(config.out)
     if config.run:
         _run(config, folder)
     found = False
     for name in techniques.DATA:
-        runs = read_runs(folder / f"{name}.jsonl")
+        runs, others = runs_of(folder, name)
+        if others:
+            print(f"{name}: {left_out_text(others)}")
         rows = rows_of(runs, name)
         found = found or bool(rows)
         for title, place in (("alone", "alone"), ("added one by one", "so far")):
@@ -78,11 +89,9 @@ def _run(config: TableConfig, folder: Path) -> None:
 
     import torch
 
+    from pyseq.training.folder_lock import made
     from pyseq.training.fusion import techniques
 
-    unknown = [name for name in config.techniques if name not in techniques.NAMES]
-    if unknown:
-        raise UserError(f"--techniques {unknown[0]!r}; known: {', '.join(techniques.NAMES)}")
     if config.seeds < 1:
         raise UserError(f"--seeds {config.seeds}; at least 1 fits")
     if config.budget is not None and not config.budget > 0:
@@ -90,7 +99,7 @@ def _run(config: TableConfig, folder: Path) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     end = time.monotonic() + 60 * (config.budget or float("inf"))
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder, "--out")
     for name in config.data:
         techniques.run_missing(
             name, folder, seeds=range(1, config.seeds + 1),

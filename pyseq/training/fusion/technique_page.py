@@ -38,13 +38,18 @@ def technique_markdown(results: Path, command: str) -> str:
         *NOTES,
         "Snapshots need cycles: alone they are added to the cyclic schedule, and held against it. "
         "An ensemble has a model of the baseline's width, one of three quarters and one of half; a "
-        "super-ensemble has five fold models, these three, and one of all training objects.",
+        "super-ensemble has five fold models, these three, and one of all training objects. Each of "
+        "these three ways takes the place of the one before it: so far, the gain of the ensemble is "
+        "over the fold models, and that of the super-ensemble over the ensemble. A single model "
+        "learns from the training part and keeps the epoch that the validation part likes best; the "
+        "three learn from both parts by turns, so what they gain is in part that of more data.",
     ]
     for name in techniques.DATA:
-        runs = read_runs(results / f"{name}.jsonl")
+        runs, others = runs_of(results, name)
         rows = rows_of(runs, name)
+        left_out = [left_out_text(others)] if others else []
         if not rows:
-            parts.append(f"## {name}\n\nNot run yet.")
+            parts += [f"## {name}", "Not run yet.", *left_out]
             continue
         machines = ", ".join(sorted({run.machine for run in runs}))
         minutes = sum(run.seconds for run in runs) / 60
@@ -52,6 +57,7 @@ def technique_markdown(results: Path, command: str) -> str:
             f"## {name}",
             f"{len(runs)} trainings, {minutes:.0f} minutes on {machines}; "
             f"{len(runs[0].hits)} test objects.",
+            *left_out,
             f"### {name}: alone",
             markdown(*technique_texts(rows, "alone")),
             f"### {name}: so far",
@@ -59,6 +65,27 @@ def technique_markdown(results: Path, command: str) -> str:
             *_missing_tables(runs, name),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def runs_of(results: Path, data: str) -> tuple[list[TechniqueRun], int]:
+    """Runs of a data set's file that belong to this table.
+
+    Args:
+        results (Path): the folder of the lines.
+        data (str): a key of techniques.DATA.
+
+    Returns:
+        tuple (list of TechniqueRun, int): the runs, and how many more are of other settings.
+    """
+    found = read_runs(results / f"{data}.jsonl")
+    runs = techniques.of_this_table(found, data)
+    return runs, len(found) - len(runs)
+
+
+def left_out_text(others: int) -> str:
+    """A sentence about lines of other settings."""
+    lines = "1 line is" if others == 1 else f"{others} lines are"
+    return f"{lines} of other settings than this table's and left out."
 
 
 def rows_of(runs: Sequence[TechniqueRun], data: str) -> list[TechniqueRow]:
