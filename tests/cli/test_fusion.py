@@ -109,6 +109,35 @@ def test_evaluation_scores_the_test_part_as_the_training_did(trained, capsys):
     assert "all rows" in out
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data", "LEFT"], "modality left alone is one token"),
+        (["--data", "STEPS", "--model.patch", "9"], "modality steps has 8 steps, one patch of 9"),
+        (["--data", "wine", "--strategy", "k_fold", "--folds", "60"], "at least 60 fit, for 60"),
+        # A fold has two groups of each class, but a fifth has not one.
+        (["--data", "GROUPS", "--strategy", "super_ensemble"], "at least 5 fit, for 5 folds"),
+    ],
+)
+def test_what_does_not_fit_leaves_an_earlier_run_as_it_was(tmp_path, capsys, flags, said):
+    files = {
+        "LEFT": arrays(right=None),
+        "STEPS": arrays(steps=np.zeros((40, 8, 2), np.float32)),
+        "GROUPS": arrays(group=np.arange(40) // 2 % 5 * 2 + np.arange(40) % 2),
+    }
+    for name, given in files.items():
+        np.savez(tmp_path / f"{name}.npz", **given)
+    flags = [str(tmp_path / f"{flag}.npz") if flag in files else flag for flag in flags]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("an earlier one")
+    code, _, err = run(capsys, "train", *SMALL, *flags, "--out", str(folder))
+    assert code == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert (folder / "model.safetensors").read_text() == "an earlier one"
+
+
 def accuracy(out: str) -> float:
     return float(re.search(r"super-ensemble +(\d+\.\d\d) \[", out).group(1))
 

@@ -21,9 +21,10 @@ class TrainFusionConfig:
 
     data: str = "digits"
     """digits, wine, breast_cancer, synthetic, or an .npz: one array per modality, `label`, and
-    perhaps `group`."""
+    perhaps `group`. Whole numbers in rows are tokens; numbers that are no ids need a dtype of
+    floats."""
     out: str | None = None
-    """The run folder; default: DATA-STRATEGY."""
+    """The run folder; default: DATA-STRATEGY. What an earlier run left there is replaced."""
     strategy: Literal["single", "k_fold", "ensemble", "super_ensemble"] = "single"
     """What is trained. single: one model; k_fold: --folds models, each without one fold;
     ensemble: a model for each of --widths, each with its own seed and its own validation part;
@@ -78,7 +79,8 @@ class TrainFusionConfig:
     folds: int = 5
     """Folds of k_fold and super_ensemble; objects of one group stay together."""
     widths: tuple[int, ...] = (512, 384, 256)
-    """Widths of the members of ensemble and super_ensemble, one each."""
+    """Widths of the members of ensemble and super_ensemble, one each; --model.width is that of all
+    other models."""
     weights: Literal["uniform", "fitted"] = "uniform"
     """Weights of super_ensemble's parts: equal, or such that out-of-fold predictions get the
     highest likelihood."""

@@ -38,11 +38,12 @@ def technique_markdown(results: Path, command: str) -> str:
         *NOTES,
         "Snapshots need cycles: alone they are added to the cyclic schedule, and held against it. "
         "An ensemble has a model of the baseline's width, one of three quarters and one of half; a "
-        "super-ensemble has five fold models, these three, and one of all training objects. Each of "
-        "these three ways takes the place of the one before it: so far, the gain of the ensemble is "
-        "over the fold models, and that of the super-ensemble over the ensemble. A single model "
-        "learns from the training part and keeps the epoch that the validation part likes best; the "
-        "three learn from both parts by turns, so what they gain is in part that of more data.",
+        "super-ensemble has five fold models, these three, and one of all training objects. Each "
+        "of these three ways takes the place of the one before it: so far, the gain of the "
+        "ensemble is over the fold models, and that of the super-ensemble over the ensemble. A "
+        "single model learns from the training part and keeps the epoch that the validation part "
+        "likes best; the three learn from both parts by turns, so what they gain may in part be "
+        "what more data give.",
     ]
     for name in techniques.DATA:
         runs, others = runs_of(results, name)
