@@ -18,6 +18,7 @@ from pyseq.data.modalities import find_data, locked_split, save_npz
 from pyseq.training.fusion import techniques
 from pyseq.training.fusion.model_store import load_ensemble
 from pyseq.training.fusion.module import FusionTraining
+from pyseq.training.interruption import present_interruption
 
 TREE = Path(__file__).parents[2]
 SMALL = ["--model.width", "16", "--model.heads", "2", "--model.encoder_layers", "1",
@@ -295,6 +296,31 @@ def test_the_table_runs_what_is_missing_and_prints_verdicts(tmp_path, monkeypatc
     code, _, err = run(capsys, "table", "--techniques", "magic", "--out", folder)
     assert code == 2
     assert "--techniques 'magic'; known: cross-modal attention" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_table_with_what_it_has(tmp_path, monkeypatch, capsys, number, code):
+    def interrupted(*_):
+        interruption = present_interruption()
+        assert interruption.next == "stopping after this step"
+        with interruption.deferred():
+            os.kill(os.getpid(), number)
+            signal.getsignal(number)
+            interruption.obey("")
+
+    monkeypatch.setattr(techniques, "train", interrupted)
+    monkeypatch.setattr(techniques, "DATA", {"digits": {}, "synthetic": {"count": 80}})
+    found, _, err = run(
+        capsys, "table", "--run", "--out", str(tmp_path), "--data", "synthetic"
+    )  # fmt: skip
+    assert found == code
+    assert err.splitlines()[-1] == (
+        f"pyseq fusion: stopped by {number.name}; the trainings that had ended are kept; the same"
+        " command goes on"
+    )
+    code, _, err = run(capsys, "table", "--run", "--out", str(tmp_path), "--threads", "0")
+    assert code == 2
+    assert "--threads 0; at least 1 fits" in err
 
 
 def test_the_script_runs_the_whole_strategy(tmp_path, monkeypatch, capsys):

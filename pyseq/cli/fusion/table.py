@@ -85,21 +85,38 @@ def _gains(row: "TechniqueRow", place: str) -> object:
 
 
 def _run(config: TableConfig, folder: Path) -> None:
-    import platform
-
     import torch
 
     from pyseq.training.folder_lock import made
-    from pyseq.training.fusion import techniques
+    from pyseq.training.interruption import Interruption, TrainingStopped
 
-    if config.seeds < 1:
-        raise UserError(f"--seeds {config.seeds}; at least 1 fits")
+    for name in ("seeds", "threads"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise UserError(f"--{name} {getattr(config, name)}; at least 1 fits")
     if config.budget is not None and not config.budget > 0:
         raise UserError(f"--budget {config.budget}; a positive number of minutes fits")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     end = time.monotonic() + 60 * (config.budget or float("inf"))
     made(folder, "--out")
+    try:
+        with Interruption() as interruption:
+            interruption.next = "stopping after this step"
+            _run_missing(config, folder, end)
+    except TrainingStopped as stop:
+        raise TrainingStopped(
+            stop.received, "the trainings that had ended are kept", "the same command goes on",
+            128 + stop.received,
+        ) from None  # fmt: skip
+
+
+def _run_missing(config: TableConfig, folder: Path, end: float) -> None:
+    import platform
+
+    import torch
+
+    from pyseq.training.fusion import techniques
+
     for name in config.data:
         techniques.run_missing(
             name, folder, seeds=range(1, config.seeds + 1),
