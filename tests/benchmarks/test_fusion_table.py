@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from benchmarks import fusion_table
 from pyseq.analysis.fusion import TechniqueRun, append_run, read_runs
 from pyseq.training.fusion import techniques
-from pyseq.training.fusion.technique_page import technique_markdown
+from pyseq.training.fusion.technique_page import missing_of, technique_markdown
 from pyseq.training.fusion.techniques import (
     ALONE_ONLY,
     BASELINE,
@@ -120,6 +121,31 @@ def test_lines_of_other_settings_are_left_out_of_the_table(small, tmp_path):
     page = technique_markdown(tmp_path, "it")
     assert "Not run yet." in page
     assert "2 lines are of other settings" in page
+
+
+def test_what_attention_does_of_it_is_told_from_what_the_dropout_does(small):
+    found = []
+    for planned in plan():
+        if planned.technique in ("", *NAMES[:2]):
+            # Modality dropout alone makes the loss small; attention does nothing.
+            lost = 2 if planned.technique == NAMES[1] else 20
+            hits = "1" * 40
+            found += [
+                replace(
+                    line(planned, seed), hits=hits, without={"scalars": "0" * lost + hits[lost:]}
+                )
+                for seed in range(1, 6)
+            ]
+    rows = missing_of(found, "synthetic")
+    verdicts = {title: each[0].verdict for title, each in rows.items()}
+    assert verdicts == {
+        "cross-modal attention, against plain concatenation": "not less than half",
+        "concatenation with modality dropout, against plain concatenation": "less than half",
+        "cross-modal attention with modality dropout, against plain concatenation":
+            "less than half",
+        "both with modality dropout, cross-modal attention against concatenation":
+            "cannot be told",
+    }  # fmt: skip
 
 
 def test_no_training_begins_after_the_time(small, tmp_path):

@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
                 head, lines = technique_texts(rows, place)  # type: ignore[arg-type]
                 print_narrow(f"{name}, {title}", head, lines)
         for title, missing in missing_of(runs, name).items():
-            print_narrow(f"{name}, {title}", *missing_texts(missing))
+            print_narrow(f"{name}, a modality missing: {title}", *missing_texts(missing))
     if not found:
         print(f"no trainings found in {folder}; --run makes some")
         return 0
