@@ -7,7 +7,8 @@ is a line in benchmarks/results/fusion/DATA.jsonl and is not run again; docs/fus
 written anew from all lines. Stop it whenever you like.
 
 Expected: cross-modal attention with modality dropout loses less than half of what concatenation
-loses when a modality is missing at test time.
+loses when a modality is missing at test time. The page says it of a plain concatenation and of one
+with modality dropout too, since the dropout alone may do it.
 """
 
 from __future__ import annotations

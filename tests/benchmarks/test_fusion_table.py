@@ -1,13 +1,14 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmarks import fusion_table
-from pyseq.analysis.fusion import TechniqueRun, read_runs
+from pyseq.analysis.fusion import TechniqueRun, append_run, read_runs
 from pyseq.data.modalities import SyntheticLaw, find_data, locked_split
 from pyseq.training.fusion import techniques
-from pyseq.training.fusion.technique_page import least_losses
+from pyseq.training.fusion.technique_page import least_losses, missing_of, technique_markdown
 from pyseq.training.fusion.techniques import (
     ALONE_ONLY,
     BASELINE,
@@ -139,6 +140,58 @@ def test_rows_of_other_trainings_share_none():
             "temperature",
         ),
     ]  # fmt: skip
+
+
+def line(planned, seed, **more) -> TechniqueRun:
+    """A run of the table, or of other settings, that was never trained."""
+    settings = techniques.line_settings(planned, "synthetic") | more
+    given = np.random.default_rng(seed).dirichlet([1, 1], size=40)
+    return TechniqueRun.of(
+        given, np.arange(40) % 2, data="synthetic", technique=planned.technique,
+        place=planned.place, seed=seed, settings=json.loads(json.dumps(settings)),
+    )  # fmt: skip
+
+
+def test_lines_of_other_settings_are_left_out_of_the_table(small, tmp_path):
+    baseline, attention = list(plan())[:2]
+    for each in (
+        line(baseline, 1), line(baseline, 2, epochs=99), line(attention, 1), line(attention, 2)
+    ):  # fmt: skip
+        append_run(tmp_path / "synthetic.jsonl", each)
+    page = technique_markdown(tmp_path, "it")
+    assert "3 results" in page
+    assert "1 line is of other settings than this table's and left out." in page
+    assert "| cross-modal attention | 1 (few) |" in page
+    for seed in (1, 2):
+        append_run(tmp_path / "synthetic.jsonl", line(baseline, seed, split_seed=5))
+    page = technique_markdown(tmp_path, "it")
+    assert "Not run yet." in page
+    assert "2 lines are of other settings" in page
+
+
+def test_what_attention_does_of_it_is_told_from_what_the_dropout_does(small):
+    found = []
+    for planned in plan():
+        if planned.technique in ("", *NAMES[:2]):
+            # Modality dropout alone makes the loss small; attention does nothing.
+            lost = 2 if planned.technique == NAMES[1] else 20
+            hits = "1" * 40
+            found += [
+                replace(
+                    line(planned, seed), hits=hits, without={"scalars": "0" * lost + hits[lost:]}
+                )
+                for seed in range(1, 6)
+            ]
+    rows = missing_of(found, "synthetic")
+    verdicts = {title: each[0].verdict for title, each in rows.items()}
+    assert verdicts == {
+        "cross-modal attention, against plain concatenation": "not less than half",
+        "concatenation with modality dropout, against plain concatenation": "less than half",
+        "cross-modal attention with modality dropout, against plain concatenation":
+            "less than half",
+        "both with modality dropout, cross-modal attention against concatenation":
+            "cannot be told",
+    }  # fmt: skip
 
 
 def test_no_training_begins_after_the_time(small, tmp_path):

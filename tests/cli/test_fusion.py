@@ -18,6 +18,7 @@ from pyseq.data.modalities import find_data, locked_split, save_npz
 from pyseq.training.fusion import techniques
 from pyseq.training.fusion.model_store import load_ensemble
 from pyseq.training.fusion.module import FusionTraining
+from pyseq.training.interruption import present_interruption
 
 TREE = Path(__file__).parents[2]
 SMALL = ["--model.width", "16", "--model.heads", "2", "--model.encoder_layers", "1",
@@ -109,6 +110,35 @@ def test_evaluation_scores_the_test_part_as_the_training_did(trained, capsys):
     assert "all rows" in out
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data", "LEFT"], "modality left alone is one token"),
+        (["--data", "STEPS", "--model.patch", "9"], "modality steps has 8 steps, one patch of 9"),
+        (["--data", "wine", "--strategy", "k_fold", "--folds", "60"], "at least 60 fit, for 60"),
+        # A fold has two groups of each class, but a fifth has not one.
+        (["--data", "GROUPS", "--strategy", "super_ensemble"], "at least 5 fit, for 5 folds"),
+    ],
+)
+def test_what_does_not_fit_leaves_an_earlier_run_as_it_was(tmp_path, capsys, flags, said):
+    files = {
+        "LEFT": arrays(right=None),
+        "STEPS": arrays(steps=np.zeros((40, 8, 2), np.float32)),
+        "GROUPS": arrays(group=np.arange(40) // 2 % 5 * 2 + np.arange(40) % 2),
+    }
+    for name, given in files.items():
+        np.savez(tmp_path / f"{name}.npz", **given)
+    flags = [str(tmp_path / f"{flag}.npz") if flag in files else flag for flag in flags]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("an earlier one")
+    code, _, err = run(capsys, "train", *SMALL, *flags, "--out", str(folder))
+    assert code == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert (folder / "model.safetensors").read_text() == "an earlier one"
+
+
 def accuracy(out: str) -> float:
     return float(re.search(r"super-ensemble +(\d+\.\d\d) \[", out).group(1))
 
@@ -149,6 +179,8 @@ def test_the_same_data_by_another_name_are_known_again(trained, tmp_path, capsys
         (["--snapshots", "--epochs", "3"], "no cycle ends within 3 epochs"),
         (["--widths", "9"], "--widths 9; multiples of the 8 heads fit"),
         (["--weights", "fitted", "--average", "logits"], "--average logits needs uniform"),
+        (["--tta", "1"], "--tta 1: one view is the object itself"),
+        (["--mc_dropout", "3", "--model.dropout", "0"], "passes without dropout are all alike"),
         (["--model.width", "20"], "8 heads do not divide width 20"),
         (["--device", "tpu"], "--device tpu"),
     ],
@@ -257,9 +289,38 @@ def test_the_table_runs_what_is_missing_and_prints_verdicts(tmp_path, monkeypatc
     assert f"| {name} | 2 (few) |" in (tmp_path / "table" / "table.md").read_text()
     code, _, err = run(capsys, *flags)
     assert err == ""  # nothing is trained again
-    code, _, err = run(capsys, "table", "--run", "--techniques", "magic", "--out", folder)
+    (tmp_path / "file").touch()
+    code, _, err = run(capsys, "table", "--run", "--out", str(tmp_path / "file"))
+    assert code == 2
+    assert err.endswith("file cannot be made a folder: File exists\n")
+    code, _, err = run(capsys, "table", "--techniques", "magic", "--out", folder)
     assert code == 2
     assert "--techniques 'magic'; known: cross-modal attention" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_table_with_what_it_has(tmp_path, monkeypatch, capsys, number, code):
+    def interrupted(*_):
+        interruption = present_interruption()
+        assert interruption.next == "stopping after this step"
+        with interruption.deferred():
+            os.kill(os.getpid(), number)
+            signal.getsignal(number)
+            interruption.obey("")
+
+    monkeypatch.setattr(techniques, "train", interrupted)
+    monkeypatch.setattr(techniques, "DATA", {"digits": {}, "synthetic": {"count": 80}})
+    found, _, err = run(
+        capsys, "table", "--run", "--out", str(tmp_path), "--data", "synthetic"
+    )  # fmt: skip
+    assert found == code
+    assert err.splitlines()[-1] == (
+        f"pyseq fusion: stopped by {number.name}; the trainings that had ended are kept; the same"
+        " command goes on"
+    )
+    code, _, err = run(capsys, "table", "--run", "--out", str(tmp_path), "--threads", "0")
+    assert code == 2
+    assert "--threads 0; at least 1 fits" in err
 
 
 def test_the_script_runs_the_whole_strategy(tmp_path, monkeypatch, capsys):

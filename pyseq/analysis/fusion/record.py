@@ -49,7 +49,7 @@ class FusionRecord:
         techniques (sequence of str): what was used beyond plain training.
         config (mapping): the run's settings, in JSON's types.
         seed (int): of the run.
-        bayes_accuracy (float or None): the best that anyone can reach on these objects.
+        bayes_accuracy (float or None): the best that anyone can expect on these objects.
         parameters (int): of all models that are served.
         seconds (float): of wall clock.
         device (str): what computed it, such as "cpu".

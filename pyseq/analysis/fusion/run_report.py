@@ -81,8 +81,12 @@ def _statement(record: FusionRecord, served: FusionScores) -> str:
         f"{record.served}, scored by {record.protocol}."
     )
     if record.bayes_accuracy is not None:
-        said += f" The best that anyone can reach on them is {100 * record.bayes_accuracy:.2f} %."
-    if served.ece > served.ece_by_chance:
+        said += (
+            " The best that any classifier can expect on them is"
+            f" {100 * record.bayes_accuracy:.2f} %."
+        )
+    # Chance is that of independent objects; copies of one scatter more.
+    if served.groups is None and served.ece > served.ece_by_chance:
         said += " Its confidences are not those of a calibrated model."
     return said
 
@@ -169,9 +173,10 @@ def _calibration(found: Mapping[str, FusionScores], record: FusionRecord) -> str
         ),
     )
     text = (
-        f"Objects in {len(groups.count)} groups by confidence, the intervals exact for independent "
+        f"Objects in {len(groups.count)} bins by confidence, the intervals exact for independent "
         f"objects. On the dotted line confidence is accuracy. ECE {100 * served.ece:.2f} %; of a "
-        f"calibrated model below {100 * served.ece_by_chance:.2f} %, 95 times in 100."
+        f"calibrated model below {100 * served.ece_by_chance:.2f} %, 95 times in 100"
+        + (", were no two objects of one group." if served.groups else ".")
     )
     return page.section(
         "Calibration",
@@ -267,6 +272,12 @@ def _curves(record: FusionRecord) -> str:
     return page.section(
         "Training",
         page.side_by_side(*map(page.figure, pictures)),
+        page.note(
+            "Training loss is that of the targets as they were smoothed, mixed and weighed, with"
+            " dropout; it is not on the scale of the validation loss."
+        )
+        if any(pictures)
+        else "",
         page.note(f"Weights were kept for the snapshots after epochs {kept}.") if kept else "",
     )
 

@@ -149,13 +149,18 @@ def read_runs(path: str | os.PathLike[str]) -> list[TechniqueRun]:
         cut short are left out.
 
     Raises:
-        UserError: a whole line holds something else.
+        UserError: the file cannot be read, or a whole line holds something else.
     """
     if not Path(path).exists():
         return []
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(f"{path} cannot be read: {reason}") from error
     names = {f.name for f in fields(TechniqueRun)}
     found: dict[tuple, TechniqueRun] = {}
-    for number, line in enumerate(Path(path).read_text("utf-8").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             row = json.loads(line)
         except ValueError:

@@ -255,7 +255,9 @@ def technique_texts(
             continue
         if not row.technique:
             ece = row.ece[1]
-        cells = [row.technique or "baseline", _seeds(row)]
+        # Of the pairs: either side alone may have been run with more seeds.
+        seeds = gains["accuracy"].seeds if gains else row.seeds
+        cells = [row.technique or "baseline", f"{seeds}{' (few)' if seeds < LEAST_SEEDS else ''}"]
         for metric in ("accuracy", "nll"):
             gain = gains.get(metric)
             cells += [_gain_text(gain), _short(gain)]
@@ -264,10 +266,6 @@ def technique_texts(
             cells += [percent(row.accuracy), _gain_text(row.total.get("accuracy"))]
         lines.append(tuple(cells))
     return tuple(head), lines
-
-
-def _seeds(row: TechniqueRow) -> str:
-    return f"{row.seeds}{' (few)' if row.seeds < LEAST_SEEDS else ''}"
 
 
 def _gain_text(gain: Gain | None) -> str:

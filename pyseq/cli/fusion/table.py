@@ -42,16 +42,27 @@ class TableConfig:
 def main(arguments: list[str]) -> int:
     """Run what is asked for, print the table, and write it as Markdown."""
     config = flags.parse(TableConfig, "fusion table", arguments)
-    from pyseq.analysis.fusion import missing_texts, read_runs, technique_texts
+    from pyseq.analysis.fusion import missing_texts, technique_texts
     from pyseq.training.fusion import techniques
-    from pyseq.training.fusion.technique_page import missing_of, rows_of, technique_markdown
+    from pyseq.training.fusion.technique_page import (
+        left_out_text,
+        missing_of,
+        rows_of,
+        runs_of,
+        technique_markdown,
+    )
 
+    unknown = [name for name in config.techniques if name not in techniques.NAMES]
+    if unknown:
+        raise UserError(f"--techniques {unknown[0]!r}; known: {', '.join(techniques.NAMES)}")
     folder = Path(config.out)
     if config.run:
         _run(config, folder)
     found = False
     for name in techniques.DATA:
-        runs = read_runs(folder / f"{name}.jsonl")
+        runs, others = runs_of(folder, name)
+        if others:
+            print(f"{name}: {left_out_text(others)}")
         rows = rows_of(runs, name)
         found = found or bool(rows)
         for title, place in (("alone", "alone"), ("added one by one", "so far")):
@@ -59,7 +70,7 @@ def main(arguments: list[str]) -> int:
                 head, lines = technique_texts(rows, place)  # type: ignore[arg-type]
                 print_narrow(f"{name}, {title}", head, lines)
         for title, missing in missing_of(runs, name).items():
-            print_narrow(f"{name}, {title}", *missing_texts(missing))
+            print_narrow(f"{name}, a modality missing: {title}", *missing_texts(missing))
     if not found:
         print(f"no trainings found in {folder}; --run makes some")
         return 0
@@ -74,23 +85,38 @@ def _gains(row: "TechniqueRow", place: str) -> object:
 
 
 def _run(config: TableConfig, folder: Path) -> None:
+    import torch
+
+    from pyseq.training.folder_lock import made
+    from pyseq.training.interruption import Interruption, TrainingStopped
+
+    for name in ("seeds", "threads"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise UserError(f"--{name} {getattr(config, name)}; at least 1 fits")
+    if config.budget is not None and not config.budget > 0:
+        raise UserError(f"--budget {config.budget}; a positive number of minutes fits")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    end = time.monotonic() + 60 * (config.budget or float("inf"))
+    made(folder, "--out")
+    try:
+        with Interruption() as interruption:
+            interruption.next = "stopping after this step"
+            _run_missing(config, folder, end)
+    except TrainingStopped as stop:
+        raise TrainingStopped(
+            stop.received, "the trainings that had ended are kept", "the same command goes on",
+            128 + stop.received,
+        ) from None  # fmt: skip
+
+
+def _run_missing(config: TableConfig, folder: Path, end: float) -> None:
     import platform
 
     import torch
 
     from pyseq.training.fusion import techniques
 
-    unknown = [name for name in config.techniques if name not in techniques.NAMES]
-    if unknown:
-        raise UserError(f"--techniques {unknown[0]!r}; known: {', '.join(techniques.NAMES)}")
-    if config.seeds < 1:
-        raise UserError(f"--seeds {config.seeds}; at least 1 fits")
-    if config.budget is not None and not config.budget > 0:
-        raise UserError(f"--budget {config.budget}; a positive number of minutes fits")
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    end = time.monotonic() + 60 * (config.budget or float("inf"))
-    folder.mkdir(parents=True, exist_ok=True)
     for name in config.data:
         techniques.run_missing(
             name, folder, seeds=range(1, config.seeds + 1),

@@ -41,7 +41,7 @@ def print_record(record: "FusionRecord") -> None:
         f" locked split; choices were made on {record.selection}"
     )
     if record.bayes_accuracy is not None:
-        print(f"best that anyone can reach: {100 * record.bayes_accuracy:.2f} %")
+        print(f"best that any classifier can expect: {100 * record.bayes_accuracy:.2f} %")
     facts = record.facts
     if "held-out accuracy of the models, deviation" in facts:
         mean, deviation = (facts[f"held-out accuracy of the models, {what}"]

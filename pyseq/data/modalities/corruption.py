@@ -34,8 +34,10 @@ def corrupted(
         ModalityData: without Bayes accuracy and posteriors where something was done.
 
     Raises:
-        UserError: an unknown modality or a negative noise.
+        UserError: an unknown modality, a negative noise or a negative seed.
     """
+    if seed < 0:
+        raise UserError(f"the seed of the noise is {seed}; 0 or more fits")
     if not 0 <= noise < np.inf:
         raise UserError(f"noise is {noise}; 0 or a positive number of training deviations fits")
     data = data.without(missing)

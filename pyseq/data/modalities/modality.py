@@ -12,6 +12,11 @@ from pyseq.errors import UserError
 
 Kind = Literal["vector", "sequence", "tokens", "graph"]
 
+# Of ids that name something few data have more, and of numbers that are none the largest would
+# ask for an embedding of each below it.
+MOST_TOKENS = 1_000_000
+
+_NO_IDS = "whole numbers that are no ids are a vector, of a dtype of floats"
 _FITS = {
     "vector": "(N, F)",
     "sequence": "(N, T, F)",
@@ -43,7 +48,8 @@ class Modality:
         kind ("vector" | "sequence" | "tokens" | "graph"): which of the forms below `values` has.
         values (ndarray): vector (N, F), float32; sequence (N, T, F), float32; tokens (N, T),
             int64, in 0..vocabulary-1; graph (N, V, F), float32, features of the nodes.
-        vocabulary (int): how many different tokens there can be; 0 for the other kinds.
+        vocabulary (int): how many different tokens there can be, up to MOST_TOKENS; 0 for the
+            other kinds.
         adjacency (ndarray (N, V, V), float32 | None): weights of a graph's edges.
         nodes (ndarray (N,), int64 | None): how many of a graph's V nodes are real; what stands
             behind them, and their edges, is set to 0.
@@ -138,16 +144,17 @@ class Modality:
         )
 
     def _check_tokens(self) -> None:
-        if self.vocabulary < 1:
+        if not 1 <= self.vocabulary <= MOST_TOKENS:
             raise UserError(
-                f"modality {self.name} has a vocabulary of {self.vocabulary}; at least 1 fits"
+                f"modality {self.name} has a vocabulary of {self.vocabulary}; 1 to {MOST_TOKENS}"
+                f" fit; {_NO_IDS}"
             )
         wrong = (self.values < 0) | (self.values >= self.vocabulary)
         if wrong.any():
             row, step = (int(i) for i in np.argwhere(wrong)[0])
             raise UserError(
                 f"modality {self.name} holds token {self.values[row, step]} at row {row}, step"
-                f" {step}; 0..{self.vocabulary - 1} fit"
+                f" {step}; 0..{self.vocabulary - 1} fit; {_NO_IDS}"
             )
 
     def _check_graph(self) -> None:

@@ -197,11 +197,10 @@ def _modality(name: str, arrays: Mapping[str, np.ndarray], present: np.ndarray) 
     else:
         kind = "tokens" if values.dtype.kind in "iu" else "vector"
     if kind == "tokens":
+        if values.dtype == np.uint64:  # what is beyond int64 would come out negative
+            values = np.minimum(values, np.uint64(np.iinfo(np.int64).max))
         values = _blank(name, values, present, np.int64)
-        vocabulary = arrays.get(f"{name}.vocabulary", np.array(values.max(initial=0) + 1))
-        if vocabulary.ndim != 0 or vocabulary.dtype.kind not in "iu":
-            raise UserError(f"{name}.vocabulary is {vocabulary.tolist()}; a whole number fits")
-        return Modality(name, kind, values, vocabulary=int(vocabulary))
+        return Modality(name, kind, values, vocabulary=_vocabulary(name, values, arrays))
     values = _blank(name, values, present, np.float32)
     if adjacency is None:
         return Modality(name, kind, values)
@@ -213,6 +212,16 @@ def _modality(name: str, arrays: Mapping[str, np.ndarray], present: np.ndarray) 
         adjacency=_blank(f"{name}.adjacency", adjacency, present, np.float32),
         nodes=_blank(f"{name}.nodes", nodes, present, np.int64),
     )
+
+
+def _vocabulary(name: str, values: np.ndarray, arrays: Mapping[str, np.ndarray]) -> int:
+    """What the file says, or the largest token + 1."""
+    told = arrays.get(f"{name}.vocabulary")
+    if told is None:
+        return int(values.max(initial=0)) + 1
+    if told.ndim != 0 or told.dtype.kind not in "iu":
+        raise UserError(f"{name}.vocabulary is {told.tolist()}; a whole number fits")
+    return int(told)
 
 
 def _blank(name: str, array: np.ndarray, present: np.ndarray, dtype: type) -> np.ndarray:

@@ -26,7 +26,7 @@ class FusionConfig:
         classifier_layers (int): residual layers between the fused state and the classes.
         dropout (float): share of every residual layer's output that training drops.
         modality_dropout (float): probability that training hides a modality that is there, for each
-            object and modality; one that is there always stays.
+            object and modality; at least one of those that are there stays.
         patch (int): steps of a sequence that make one token.
     """
 

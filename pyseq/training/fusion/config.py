@@ -21,9 +21,10 @@ class TrainFusionConfig:
 
     data: str = "digits"
     """digits, wine, breast_cancer, synthetic, or an .npz: one array per modality, `label`, and
-    perhaps `group`."""
+    perhaps `group`. Whole numbers in rows are tokens; numbers that are no ids need a dtype of
+    floats."""
     out: str | None = None
-    """The run folder; default: DATA-STRATEGY."""
+    """The run folder; default: DATA-STRATEGY. What an earlier run left there is replaced."""
     strategy: Literal["single", "k_fold", "ensemble", "super_ensemble"] = "single"
     """What is trained. single: one model; k_fold: --folds models, each without one fold;
     ensemble: a model for each of --widths, each with its own seed and its own validation part;
@@ -69,7 +70,8 @@ class TrainFusionConfig:
     snapshots: bool = False
     """Predict by the weights at the ends of the cycles, averaged, not by one state."""
     tta: int = 0
-    """Predict by so many different views of each object, averaged; 0: by the object itself."""
+    """Predict by so many different views of each object, 2 or more, averaged; 0: by the object
+    itself."""
     mc_dropout: int = 0
     """Predict by so many passes with dropout on, averaged; 0: dropout off, one pass."""
     calibrate: bool = True
@@ -77,7 +79,8 @@ class TrainFusionConfig:
     folds: int = 5
     """Folds of k_fold and super_ensemble; objects of one group stay together."""
     widths: tuple[int, ...] = (512, 384, 256)
-    """Widths of the members of ensemble and super_ensemble, one each."""
+    """Widths of the members of ensemble and super_ensemble, one each; --model.width is that of all
+    other models."""
     weights: Literal["uniform", "fitted"] = "uniform"
     """Weights of super_ensemble's parts: equal, or such that out-of-fold predictions get the
     highest likelihood."""
@@ -148,6 +151,13 @@ class TrainFusionConfig:
             raise UserError(
                 f"--snapshots: no cycle ends within {self.epochs} epochs; --epochs"
                 f" {self.warmup_epochs + self.cycle_epochs} and more fit"
+            )
+        if self.tta == 1:
+            raise UserError("--tta 1: one view is the object itself; 0, or 2 and more, fit")
+        if self.mc_dropout and not self.model.dropout:
+            raise UserError(
+                f"--mc_dropout {self.mc_dropout}: passes without dropout are all alike;"
+                " --model.dropout above 0 fits"
             )
         if self.weights == "fitted" and self.average == "logits":
             raise UserError(

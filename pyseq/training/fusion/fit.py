@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyseq.data.modalities import Batch, ModalityData, Standardiser
+from pyseq.errors import UserError
 from pyseq.models.device import choose_device
 from pyseq.models.fusion import DataShape, FusionModel, build_fusion_model
 from pyseq.training.fusion.calibration import fit_temperature, tempered
@@ -84,6 +85,7 @@ class TrainedFusion:
             array (N, classes), float64: rows sum to 1.
 
         Raises:
+            UserError: what the model says of an object is no number.
             ValueError: snapshots are asked for, and none were kept.
         """
         using = using or self.using
@@ -96,6 +98,13 @@ class TrainedFusion:
         rows = self.standardiser.apply(data).batch(np.arange(len(data)), place)
         models = self.snapshots if using.snapshots else (self.model,)
         found = np.mean([_predicted(model, rows, using, place) for model in models], axis=0)
+        # Ensembles take NaN for "was trained on this object", and would leave the model out.
+        if not np.isfinite(found).all():
+            wrong = int((~np.isfinite(found).all(1)).sum())
+            raise UserError(
+                f"of {wrong} of {len(found)} objects a model predicts no numbers: its training"
+                " diverged, or their features are far from all that it learned; a lower --lr fits"
+            )
         return tempered(found, self.temperature) if using.calibrated else found
 
     def with_temperature(self, temperature: float) -> "TrainedFusion":
@@ -172,7 +181,7 @@ def train_fusion(
         TrainedFusion: on the CPU.
 
     Raises:
-        UserError: the model cannot read such data.
+        UserError: the model cannot read such data, or the training diverges.
         TrainingStopped: a signal came, and there is an `Interruption` around this.
     """
     device = choose_device(config.device)

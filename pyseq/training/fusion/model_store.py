@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pyseq.data.modalities import ModalityData, Standardiser
 from pyseq.errors import UserError
 from pyseq.models.fusion import FusionModel, load_fusion, save_fusion
@@ -32,17 +34,18 @@ class StoredEnsemble:
     standardiser: Standardiser
 
     def conformed(self, data: ModalityData) -> ModalityData:
-        """Data with its modalities in the order of the models.
+        """Data with its modalities and classes in the order of the models.
 
         Args:
-            data (ModalityData): of any name.
+            data (ModalityData): of any name; of its classes and tokens there may be fewer than in
+                training, as few objects need not have all of them.
 
         Returns:
             ModalityData: the same objects.
 
         Raises:
             UserError: a modality that the models do not know, one that is not there, another form
-                of it, or other classes.
+                of it, or a class that they do not know.
         """
         shape = self.ensemble.members[0].trained.model.shape
         for name in data.names:
@@ -61,22 +64,32 @@ class StoredEnsemble:
             length = given.values.shape[1] if given.kind in ("sequence", "tokens") else 0
             found = (given.kind, given.features, length, given.vocabulary)
             wanted = (known.kind, known.features, known.length, known.vocabulary)
-            if found != wanted:
+            if found[:3] != wanted[:3] or given.vocabulary > known.vocabulary:
                 raise UserError(
                     f"modality {known.name} is a {found[0]} of {found[1]} features, length"
                     f" {found[2]} and vocabulary {found[3]}; in training it was a {wanted[0]} of"
                     f" {wanted[1]}, {wanted[2]} and {wanted[3]}"
                 )
-        if data.class_names != self.class_names:
+        if not set(data.class_names) <= set(self.class_names):
             raise UserError(
                 f"data {data.name} has classes {', '.join(data.class_names)}; the model tells"
                 f" {', '.join(self.class_names)} apart"
             )
         places = [data.names.index(name) for name in shape.names]
+        modalities = tuple(
+            dataclasses.replace(data.modalities[place], vocabulary=known.vocabulary)
+            for place, known in zip(places, shape.modalities, strict=True)
+        )
+        numbers = np.array([self.class_names.index(name) for name in data.class_names], np.int64)
+        same = data.class_names == self.class_names
         return dataclasses.replace(
             data,
-            modalities=tuple(data.modalities[place] for place in places),
+            modalities=modalities,
             present=data.present[:, places],
+            label=numbers[data.label],
+            class_names=self.class_names,
+            # Their columns are of the data's own classes.
+            bayes_posteriors=data.bayes_posteriors if same else None,
         )
 
 

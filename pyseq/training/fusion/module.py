@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyseq.data.modalities import Batch
+from pyseq.errors import UserError
 from pyseq.models.fusion import FusionModel
 from pyseq.training.cyclic_cosine import CyclicCosine, cycle_ends
 from pyseq.training.fusion.config import TrainFusionConfig
@@ -103,6 +104,11 @@ class FusionTraining(lightning.LightningModule):
             "train_loss": float(torch.stack(self._losses).mean()),
             "lr": self._rate,
         }
+        if not math.isfinite(row["train_loss"]):
+            raise UserError(
+                f"the training diverged: its loss is {row['train_loss']} in epoch {epoch}; a lower"
+                f" --lr than {self.config.lr:g} fits"
+            )
         self._losses = []
         better = True
         if self.validation is not None:
@@ -143,7 +149,7 @@ class FusionTraining(lightning.LightningModule):
         config, low = self.config, self.config.min_factor
         warmup = min(1.0, config.warmup_epochs / config.epochs)
         progress = min(1.0, step / (config.epochs * len(self.batches)))
-        if progress < warmup:
+        if progress < warmup or warmup == 1:  # a rise that fills the training ends at its top
             return low + (1 - low) * progress / warmup
         if config.schedule == "constant":
             return 1.0

@@ -16,13 +16,17 @@ from pyseq.data.modalities import (
     Standardiser,
     corrupted,
     find_data,
+    folds,
     locked_split,
 )
 from pyseq.errors import UserError
 from pyseq.models.device import choose_device
+from pyseq.models.fusion import DataShape, FusionModel
 from pyseq.training.folder_lock import locked
 from pyseq.training.fusion.config import TrainFusionConfig
 from pyseq.training.fusion.ensembles import (
+    MEMBER,
+    VALIDATION_SHARE,
     FusionEnsemble,
     HeldOut,
     Member,
@@ -30,6 +34,7 @@ from pyseq.training.fusion.ensembles import (
     combine,
     ensemble,
     k_fold,
+    own_seed,
     silent,
     super_ensemble,
 )
@@ -106,10 +111,12 @@ def load_data(config: TrainFusionConfig) -> ModalityData:
 def fingerprint(data: ModalityData) -> str:
     """A hash of all values, labels and groups, by which the same data are known again."""
     found = hashlib.sha256()
-    arrays = {"label": data.label, "present": data.present, "group": data.group}
-    for modality in data.modalities:
+    arrays = {"label": data.label, "group": data.group}
+    for modality, present in zip(data.modalities, data.present.T, strict=True):
+        arrays[f"{modality.name}.present"] = present  # apart, so that their order is no matter
         arrays[f"{modality.name}.values"] = modality.values
         arrays[f"{modality.name}.adjacency"] = modality.adjacency
+        arrays[f"{modality.name}.nodes"] = modality.nodes
     for name in sorted(arrays):
         array = arrays[name]
         if array is not None:
@@ -138,6 +145,7 @@ def run_fusion(config: TrainFusionConfig, told: Told = silent) -> FusionRecord:
     choose_device(config.device)
     data = load_data(config)
     split = SplitData(data, *locked_split(data, config.split_seed))
+    refuse_early(config, split)
     folder = Path(str(config.out))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +161,26 @@ def run_fusion(config: TrainFusionConfig, told: Told = silent) -> FusionRecord:
             end.received, "nothing is kept of the training", "the same command begins anew",
             128 + end.received,
         ) from None  # fmt: skip
+
+
+def refuse_early(config: TrainFusionConfig, split: SplitData) -> None:
+    """What would end a run after what an earlier one left was removed, or models were trained.
+
+    Args:
+        config (TrainFusionConfig): resolved.
+        split (SplitData): of the data.
+
+    Raises:
+        UserError: a model cannot read such data, or they cannot be parted as the strategy says.
+    """
+    development = split.development
+    with torch.device("meta"):  # no weights are drawn
+        FusionModel(config.model, DataShape.of(development))
+    if config.strategy in ("k_fold", "super_ensemble"):
+        folds(development, config.folds, config.seed)
+    if config.strategy in ("ensemble", "super_ensemble"):
+        for number in range(1, len(config.widths) + 1):
+            folds(development, VALIDATION_SHARE, own_seed(config.seed, MEMBER, number))
 
 
 def _run(config: TrainFusionConfig, split: SplitData, folder: Path, told: Told) -> FusionRecord:

@@ -40,20 +40,27 @@ def technique_markdown(results: Path, command: str) -> str:
         f"Not kept, as it takes four times as long: {', '.join(sorted(techniques.NOT_KEPT))}. "
         "Snapshots need cycles: alone they are added to the cyclic schedule, and held against it. "
         "An ensemble has a model of the baseline's width, one of three quarters and one of half; a "
-        "super-ensemble has five fold models, these three, and one of all training objects.",
+        "super-ensemble has five fold models, these three, and one of all training objects. Each "
+        "of these three ways takes the place of the one before it: so far, the gain of the "
+        "ensemble is over the fold models, and that of the super-ensemble over the ensemble. A "
+        "single model learns from the training part and keeps the epoch that the validation part "
+        "likes best; the three learn from both parts by turns, so what they gain may in part be "
+        "what more data give.",
     ]
     for name in techniques.DATA:
-        runs = read_runs(results / f"{name}.jsonl")
+        runs, others = runs_of(results, name)
         rows = rows_of(runs, name)
+        left_out = [left_out_text(others)] if others else []
         if not rows:
-            parts.append(f"## {name}\n\nNot run yet.")
+            parts += [f"## {name}", "Not run yet.", *left_out]
             continue
         machines = ", ".join(sorted({run.machine for run in runs}))
         minutes = sum(run.seconds for run in runs) / 60
         parts += [
             f"## {name}",
-            f"{len(runs)} trainings, {minutes:.0f} minutes on {machines}; "
+            f"{len(runs)} results, {minutes:.0f} minutes on {machines}; "
             f"{len(runs[0].hits)} test objects.",
+            *left_out,
             f"### {name}: alone",
             markdown(*technique_texts(rows, "alone")),
             f"### {name}: so far",
@@ -61,6 +68,27 @@ def technique_markdown(results: Path, command: str) -> str:
             *_missing_tables(runs, name),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def runs_of(results: Path, data: str) -> tuple[list[TechniqueRun], int]:
+    """Runs of a data set's file that belong to this table.
+
+    Args:
+        results (Path): the folder of the lines.
+        data (str): a key of techniques.DATA.
+
+    Returns:
+        tuple (list of TechniqueRun, int): the runs, and how many more are of other settings.
+    """
+    found = read_runs(results / f"{data}.jsonl")
+    runs = techniques.of_this_table(found, data)
+    return runs, len(found) - len(runs)
+
+
+def left_out_text(others: int) -> str:
+    """A sentence about lines of other settings."""
+    lines = "1 line is" if others == 1 else f"{others} lines are"
+    return f"{lines} of other settings than this table's and left out."
 
 
 def rows_of(runs: Sequence[TechniqueRun], data: str) -> list[TechniqueRow]:
@@ -72,28 +100,31 @@ def rows_of(runs: Sequence[TechniqueRun], data: str) -> list[TechniqueRow]:
 
 
 def missing_of(runs: Sequence[TechniqueRun], data: str) -> dict[str, list[MissingRow]]:
-    """What a missing modality costs models that meet it otherwise than the baseline.
+    """What a missing modality costs models, beside what it costs a concatenation.
 
     Args:
         runs (sequence of TechniqueRun): of any data sets.
         data (str): whose rows are wanted.
 
     Returns:
-        dict str -> list of MissingRow: by what is held against plain concatenation.
+        dict str -> list of MissingRow: by what is held against which concatenation. Both with
+        modality dropout show what attention does of it, the others what both do together.
     """
     by_place: dict[tuple[str, str], list[TechniqueRun]] = {}
     for run in runs:
         if run.data == data:
             by_place.setdefault((run.place, run.technique), []).append(run)
     attention, dropout = techniques.NAMES[:2]
+    plain, hiding, both = ("baseline", ""), ("alone", dropout), ("so far", dropout)
     found = {}
-    for title, key in (
-        ("cross-modal attention", ("alone", attention)),
-        ("concatenation with modality dropout", ("alone", dropout)),
-        ("cross-modal attention with modality dropout", ("so far", dropout)),
-        ("super-ensemble", ("so far", techniques.NAMES[-1])),
+    for title, key, reference in (
+        ("cross-modal attention, against plain concatenation", ("alone", attention), plain),
+        ("concatenation with modality dropout, against plain concatenation", hiding, plain),
+        ("cross-modal attention with modality dropout, against plain concatenation", both, plain),
+        ("both with modality dropout, cross-modal attention against concatenation", both, hiding),
+        ("super-ensemble, against plain concatenation", ("so far", techniques.NAMES[-1]), plain),
     ):
-        rows = missing_rows(by_place.get(key, []), by_place.get(("baseline", ""), []))
+        rows = missing_rows(by_place.get(key, []), by_place.get(reference, []))
         if rows:
             found[title] = rows
     return found
@@ -122,7 +153,7 @@ def _missing_tables(runs: Sequence[TechniqueRun], data: str) -> list[str]:
     least = least_losses(data)
     for title, rows in missing_of(runs, data).items():
         parts += [
-            f"### {data}, a modality missing: {title}, against plain concatenation",
+            f"### {data}, a modality missing: {title}",
             markdown(*missing_texts(rows)),
         ]
     if parts and least:

@@ -248,6 +248,29 @@ class Missing:
         return self.seed, shared_training(self.planned.settings)
 
 
+def line_settings(planned: Planned, data: str) -> dict[str, Any]:
+    """What a line says of its training and data; a line of anything else is of another table."""
+    return {**planned.settings, "split_seed": SPLIT_SEED, "data": dict(DATA[data])}
+
+
+def of_this_table(runs: Sequence[TechniqueRun], data: str) -> list[TechniqueRun]:
+    """Those runs of a data set whose settings are the table's: others cannot be held against them.
+
+    Args:
+        runs (sequence of TechniqueRun): of any data sets and settings.
+        data (str): a key of DATA.
+
+    Returns:
+        list of TechniqueRun: in their order.
+    """
+    wanted = {(each.place, each.technique): line_settings(each, data) for each in plan()}
+    return [
+        run
+        for run in runs
+        if run.data == data and run.settings == wanted.get((run.place, run.technique))
+    ]
+
+
 def still_to_run(
     runs: Sequence[TechniqueRun], data: str, seeds: Sequence[int], wanted: Sequence[str]
 ) -> Iterator[Missing]:
@@ -257,7 +280,7 @@ def still_to_run(
         for planned in plan():
             if planned.technique and planned.technique not in wanted:
                 continue
-            settings = {**planned.settings, "split_seed": SPLIT_SEED, "data": dict(DATA[data])}
+            settings = line_settings(planned, data)
             if known.get((data, planned.place, planned.technique, seed)) != settings:
                 yield Missing(planned, seed, settings)
 

@@ -18,9 +18,10 @@ def views(batch: Batch, count: int, seed: int) -> Iterator[Batch]:
 
     They come in the order of `CHANGES`, over and over with new numbers. Noise is added to every
     feature; a shift moves an object's whole modality by one number, and a sequence by a step; of
-    tokens, noise replaces a tenth by others of the same batch and place. A drop hides one modality
-    that an object has, another one in the next round, and never the last one. Averaging over views
-    that are all alike would change nothing, nor do dropout's passes belong here: `dropout_on`.
+    tokens, noise replaces a tenth by others of the same object. A drop hides one modality that an
+    object has, another one in the next round, and never the last one. No object's view depends on
+    the values of another object. Averaging over views that are all alike would change nothing, nor
+    do dropout's passes belong here: `dropout_on`.
 
     Args:
         batch (Batch): standardised, on any device.

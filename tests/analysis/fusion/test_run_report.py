@@ -24,7 +24,7 @@ def test_the_page_says_what_was_scored_how_and_by_what(tmp_path):
     top = text[: text.index("<section")]
     assert f"Accuracy {percent(found.accuracy)} % of 200 objects, by a single model" in top
     assert "scored by locked split" in top
-    assert "The best that anyone can reach on them is 97.00 %" in top
+    assert "The best that any classifier can expect on them is 97.00 %" in top
     for name in SECTIONS:
         assert section(text, name)
     assert "Choices were made on validation loss" in section(text, "scores")
@@ -72,7 +72,7 @@ def test_a_run_with_nothing_but_predictions_has_a_page():
     text = fusion_report(made)
     for name in ("other-classifiers", "what-each-modality-is-worth", "training"):
         assert f'id="{name}"' not in text
-    assert "The best that anyone" not in text
+    assert "The best that any" not in text
 
 
 def test_overconfidence_is_said():
@@ -81,6 +81,10 @@ def test_overconfidence_is_said():
     sure /= sure.sum(-1, keepdims=True)
     said = "not those of a calibrated model"
     assert said in fusion_report(record(predictions={"it": sure}))
+    # What chance allows is known of independent objects only.
+    grouped = fusion_report(record(predictions={"it": sure}, group=np.arange(200) // 4))
+    assert said not in grouped
+    assert "95 times in 100, were no two objects of one group" in grouped
 
 
 def test_groups_are_in_the_sentence():

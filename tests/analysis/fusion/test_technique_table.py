@@ -111,6 +111,22 @@ def test_few_seeds_are_said_and_pair_by_pair():
     assert lines[0][:2] == ("baseline", "5")
 
 
+def test_seeds_are_counted_where_a_row_has_a_partner():
+    found = [each for each in runs() if each.place != "baseline" or each.seed < 2]
+    rows = technique_rows(found, "animals", ORDER)
+    assert {line[1] for line in technique_texts(rows, "alone")[1]} == {"2 (few)"}
+    so_far = {line[0]: line[1] for line in technique_texts(rows, "so far")[1]}
+    assert so_far == {"baseline": "2 (few)", "mixup": "2 (few)", "glitter": "5", "dust": "5"}
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "some.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read: it is no text"):
+        read_runs(tmp_path / "some.jsonl")
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_runs(tmp_path)
+
+
 def test_both_halves_of_the_table_have_a_text_for_each_heading():
     rows = technique_rows(runs(), "animals", ORDER)
     for place in ("alone", "so far"):

@@ -133,3 +133,5 @@ def test_corruption_errors(data):
         corrupted(data, missing=["colour"])
     with pytest.raises(UserError, match=r"noise is -0\.1"):
         corrupted(data, noise=-0.1)
+    with pytest.raises(UserError, match="the seed of the noise is -1; 0 or more fits"):
+        corrupted(data, noise=0.1, seed=-1)

@@ -8,6 +8,7 @@ import torch
 
 from pyseq.analysis.fusion.probabilities import nats
 from pyseq.data.modalities import Standardiser
+from pyseq.errors import UserError
 from pyseq.models.fusion import DataShape, build_fusion_model
 from pyseq.training.cyclic_cosine import CyclicCosine
 from pyseq.training.fusion.fit import Prediction, train_fusion
@@ -157,6 +158,27 @@ def test_rates_rise_and_then_follow_the_schedule(vectors, quick, schedule):
         "constant": [1e-3] * 4,
     }[schedule]
     assert rates == pytest.approx([low, half, *after])  # one step per epoch
+
+
+@pytest.mark.parametrize("schedule", ["cyclic", "cosine", "constant"])
+@pytest.mark.parametrize("warmup_epochs", [1, 3])
+def test_a_rise_may_fill_the_whole_training(vectors, quick, schedule, warmup_epochs):
+    config = replace(
+        quick, schedule=schedule, epochs=1, warmup_epochs=warmup_epochs, cycle_epochs=4
+    )
+    rate = train_fusion(config, vectors, TRAIN, None, 0).history[-1]["lr"]
+    assert 0 < rate < config.lr
+
+
+def test_a_training_that_diverges_is_an_error_and_no_silent_member(vectors, quick):
+    config = replace(quick, lr=1e30, clip=0.0, schedule="constant", warmup_epochs=0)
+    with pytest.raises(UserError, match=r"the training diverged: its loss is nan in epoch 1; a "):
+        train_fusion(config, vectors, TRAIN, VALIDATION, 0)
+    # One step, whose loss was still a number.
+    one_step = replace(config, epochs=1, batch=90)
+    trained = train_fusion(one_step, vectors, TRAIN, None, 0)
+    with pytest.raises(UserError, match="of 30 of 30 objects a model predicts no numbers"):
+        trained.probabilities(vectors.subset(REST), device="cpu")
 
 
 def test_the_cyclic_schedule_is_cyclic_cosine_by_steps(vectors, quick, monkeypatch):

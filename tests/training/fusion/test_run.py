@@ -109,6 +109,40 @@ def test_data_that_do_not_fit_a_model_are_refused(vectors, stored):
         stored.conformed(replace(vectors, class_names=names))
 
 
+def test_data_with_some_of_the_classes_get_the_models_numbers(vectors, stored):
+    rows = np.flatnonzero(vectors.label >= 2)
+    some = vectors.subset(rows)
+    few = replace(
+        some, label=3 - some.label, class_names=(vectors.class_names[3], vectors.class_names[2]),
+        bayes_accuracy=None, bayes_posteriors=None,
+    )  # fmt: skip
+    back = stored.conformed(few)
+    assert back.class_names == vectors.class_names
+    np.testing.assert_array_equal(back.label, vectors.label[rows])
+
+
+def test_data_with_some_of_the_tokens_are_scored(four_kinds, quick):
+    config = replace(quick, epochs=1)
+    held = train_strategy(config, SplitData(four_kinds, *locked_split(four_kinds, 0)))
+    standardiser = Standardiser.fit(four_kinds)
+    stored = StoredEnsemble(held.ensemble, config, four_kinds.class_names, "", standardiser)
+    # Of a file, whose vocabulary is its largest token + 1.
+    tokens = four_kinds["tokens"]
+    rows = np.flatnonzero(tokens.values.max(1) < tokens.vocabulary - 1)
+    few = four_kinds.subset(rows)
+    place = few.position("tokens")
+    modalities = list(few.modalities)
+    modalities[place] = replace(modalities[place], vocabulary=tokens.vocabulary - 1)
+    few = replace(few, modalities=tuple(modalities))
+    found = stored.ensemble.probabilities(stored.conformed(few), device="cpu")
+    whole = stored.ensemble.probabilities(four_kinds, device="cpu")
+    np.testing.assert_allclose(found, whole[rows], atol=1e-6)
+    more = replace(tokens, vocabulary=tokens.vocabulary + 1)
+    modalities = [more if m is tokens else m for m in four_kinds.modalities]
+    with pytest.raises(UserError, match="vocabulary 7; in training it was a tokens of 0, 8 and 6"):
+        stored.conformed(replace(four_kinds, modalities=tuple(modalities)))
+
+
 def test_a_fingerprint_is_of_the_values(vectors):
     changed = vectors.modalities[0].values.copy()
     changed[5, 0] += 1
@@ -116,6 +150,18 @@ def test_a_fingerprint_is_of_the_values(vectors):
     other = replace(vectors, modalities=(first, vectors.modalities[1]))
     assert fingerprint(vectors) == fingerprint(replace(vectors, name="another"))
     assert fingerprint(vectors) != fingerprint(other)
+
+
+def test_a_fingerprint_is_the_same_for_modalities_in_another_order(four_kinds):
+    assert not four_kinds.present.all()
+    turned = replace(
+        four_kinds,
+        modalities=four_kinds.modalities[::-1],
+        present=four_kinds.present[:, ::-1].copy(),
+    )
+    assert fingerprint(turned) == fingerprint(four_kinds)
+    hidden = replace(turned, present=four_kinds.present)
+    assert fingerprint(hidden) != fingerprint(four_kinds)
 
 
 def test_settings_survive_yaml(quick):
