@@ -96,10 +96,10 @@ def ours(
                 for name, view in views.items()
             }
             spent = time.perf_counter() - began
-            _save(path, {"settings": _as_text(settings), "seconds": spent, **found})
+            _save(path, {"settings": _as_text(settings, data.name), "seconds": spent, **found})
             print(f"{data.name}, fold {number} of {len(outer)}: {spent:.0f} s", flush=True)
         with np.load(path) as kept:
-            if str(kept["settings"]) != _as_text(settings):
+            if str(kept["settings"]) != _as_text(settings, data.name):
                 raise SystemExit(f"{path} is of other settings; remove it to run it anew")
             seconds += float(kept["seconds"])
             for name in out:
@@ -107,8 +107,11 @@ def ours(
     return out, seconds
 
 
-def _as_text(settings: Mapping[str, Any]) -> str:
-    return repr(sorted(settings.items()))
+def _as_text(settings: Mapping[str, Any], data: str) -> str:
+    """Everything that a fold's predictions depend on."""
+    of_data = {"objects": dict(DATA[data]), "noise": NOISE, "outer folds": OUTER_FOLDS,
+               "split_seed": SPLIT_SEED}  # fmt: skip
+    return repr(sorted({**settings, **of_data}.items()))
 
 
 def _save(path: Path, arrays: Mapping[str, Any]) -> None:
