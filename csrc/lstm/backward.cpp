@@ -15,10 +15,7 @@ namespace {
 // Parts of a stack, and how many bytes their sums may take.
 constexpr int64_t kParts = 8;
 constexpr int64_t kMostBytes = int64_t{64} << 20;
-#ifndef KSTEPS
-#define KSTEPS 4
-#endif
-constexpr int64_t kSteps = KSTEPS;  // of which the weights' gradients are made at once
+constexpr int64_t kSteps = 4;  // of which the weights' gradients are made at once
 
 struct Backward {
   const LstmBackward& x;

@@ -9,12 +9,9 @@
 
 namespace pyseq::PYSEQ_ISA {
 
-#ifndef KROWS
-#define KROWS 24
-#endif
-inline constexpr int64_t kGates = 4;     // i, f, g, o
-inline constexpr int64_t kTaped = 5;     // and the cell
-inline constexpr int64_t kRows = KROWS;  // of a batch at once: whole rows of the engine
+inline constexpr int64_t kGates = 4;  // i, f, g, o
+inline constexpr int64_t kTaped = 5;  // and the cell
+inline constexpr int64_t kRows = 24;  // of a batch at once: whole rows of the engine
 static_assert(kRows % FloatEngine::kRows == 0);
 
 struct Sizes {

@@ -83,7 +83,7 @@ def check(tensors, dtype, backend, exact=oracle):
     )
 
 
-# The kernels hold 24 rows and add up the weights' gradients every 4 steps or more; products are of
+# The kernels hold 24 rows and add up the weights' gradients every 4 steps; products are of
 # rows in groups of 6, 12 and 4, and of columns in groups of 8 to 32.
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("B", [1, 4, 23, 24, 25, 49])
