@@ -7,7 +7,7 @@ from benchmarks.harness import Case
 
 PREFIX = "bench_"
 # Which have no cases on a GPU.
-CPU_ONLY = {"feed_forward", "softmax_attention", "window_loader"}
+CPU_ONLY = {"feed_forward", "lstm", "softmax_attention", "window_loader"}
 
 
 def known() -> list[str]:

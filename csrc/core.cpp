@@ -24,6 +24,7 @@
 #include "gather_windows/gather_windows.hpp"
 #include "gather_windows/symbol_source.hpp"
 #include "hard_attention/hard_attention.hpp"
+#include "lstm/lstm.hpp"
 #include "mixture/bindings.hpp"
 #include "patch_embed/patch_embed.hpp"
 #include "peak/peak.hpp"
@@ -578,6 +579,54 @@ void feed_forward_backward(const Array& grad, const Array& x, const Array& weigh
   pyseq::feed_forward_backward(arguments);
 }
 
+void lstm(const Array& x, const Array& weight_ih, const Array& weight_hh, const Array& bias,
+          const Array& hidden, const Array& cell, const Array& outputs, const Array& last_hidden,
+          const Array& last_cell, const OptionalArray& tape, int threads) {
+  const pyseq::Lstm arguments{
+      .x = tensor(x),
+      .weight_ih = tensor(weight_ih),
+      .weight_hh = tensor(weight_hh),
+      .bias = tensor(bias),
+      .hidden = tensor(hidden),
+      .cell = tensor(cell),
+      .outputs = output(outputs),
+      .last_hidden = output(last_hidden),
+      .last_cell = output(last_cell),
+      .tape = output(tape),
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::lstm(arguments);
+}
+
+void lstm_backward(const OptionalArray& grad_outputs, const OptionalArray& grad_hidden,
+                   const OptionalArray& grad_cell, const Array& x, const Array& weight_ih,
+                   const Array& weight_hh, const Array& hidden, const Array& cell,
+                   const Array& tape, const OptionalArray& d_x, const OptionalArray& d_weight_ih,
+                   const OptionalArray& d_weight_hh, const OptionalArray& d_bias,
+                   const OptionalArray& d_hidden, const OptionalArray& d_cell, int threads) {
+  const pyseq::LstmBackward arguments{
+      .grad_outputs = tensor(grad_outputs),
+      .grad_hidden = tensor(grad_hidden),
+      .grad_cell = tensor(grad_cell),
+      .x = tensor(x),
+      .weight_ih = tensor(weight_ih),
+      .weight_hh = tensor(weight_hh),
+      .hidden = tensor(hidden),
+      .cell = tensor(cell),
+      .tape = tensor(tape),
+      .d_x = output(d_x),
+      .d_weight_ih = output(d_weight_ih),
+      .d_weight_hh = output(d_weight_hh),
+      .d_bias = output(d_bias),
+      .d_hidden = output(d_hidden),
+      .d_cell = output(d_cell),
+      .threads = threads,
+  };
+  const nb::gil_scoped_release release;
+  pyseq::lstm_backward(arguments);
+}
+
 }  // namespace
 
 NB_MODULE(_core, module) {
@@ -685,4 +734,15 @@ NB_MODULE(_core, module) {
              "d_weight_in"_a.noconvert().none(), "d_bias_in"_a.noconvert().none(),
              "d_weight_out"_a.noconvert().none(), "d_bias_out"_a.noconvert().none(), "gelu"_a,
              "seed"_a, "dropped"_a, "threads"_a);
+  module.def("lstm", &lstm, "x"_a.noconvert(), "weight_ih"_a.noconvert(), "weight_hh"_a.noconvert(),
+             "bias"_a.noconvert(), "hidden"_a.noconvert(), "cell"_a.noconvert(),
+             "outputs"_a.noconvert(), "last_hidden"_a.noconvert(), "last_cell"_a.noconvert(),
+             "tape"_a.noconvert().none(), "threads"_a);
+  module.def("lstm_backward", &lstm_backward, "grad_outputs"_a.noconvert().none(),
+             "grad_hidden"_a.noconvert().none(), "grad_cell"_a.noconvert().none(),
+             "x"_a.noconvert(), "weight_ih"_a.noconvert(), "weight_hh"_a.noconvert(),
+             "hidden"_a.noconvert(), "cell"_a.noconvert(), "tape"_a.noconvert(),
+             "d_x"_a.noconvert().none(), "d_weight_ih"_a.noconvert().none(),
+             "d_weight_hh"_a.noconvert().none(), "d_bias"_a.noconvert().none(),
+             "d_hidden"_a.noconvert().none(), "d_cell"_a.noconvert().none(), "threads"_a);
 }

@@ -5,26 +5,15 @@
 #pragma once
 
 #include "cpu/dropout.hpp"
-#include "cpu/packed_rows.hpp"
+#include "cpu/float_panels.hpp"
 #include "feed_forward/feed_forward.hpp"
 
 namespace pyseq::PYSEQ_ISA {
 
-inline constexpr int64_t kColumns = FloatEngine::kColumns;  // of a panel
-inline constexpr int64_t kBlock = kDropoutBlock;            // hidden features at once
-inline constexpr int64_t kPanels = kBlock / kColumns;       // of a block
-inline constexpr int64_t kTokens = 48;                      // at once: whole rows of the engine
+inline constexpr int64_t kBlock = kDropoutBlock;       // hidden features at once
+inline constexpr int64_t kPanels = kBlock / kColumns;  // of a block
+inline constexpr int64_t kTokens = 48;                 // at once: whole rows of the engine
 static_assert(kBlock % kColumns == 0 && kTokens % FloatEngine::kRows == 0);
-
-// Rows that the engine multiplies without its slow single ones; those behind `rows` are zeros.
-constexpr int64_t fitted(int64_t rows) {
-  const int64_t whole = rows / FloatEngine::kRows * FloatEngine::kRows;
-  return whole + smaller(round_up(rows - whole, 4), FloatEngine::kRows);
-}
-
-constexpr int64_t float_bytes(int64_t floats) {
-  return padded_bytes(floats * int64_t{sizeof(float)});
-}
 
 struct Sizes {
   Sizes(const Tensor& x, const Tensor& weight_out)
@@ -42,19 +31,6 @@ struct Sizes {
 
   double multiply_adds() const { return double(S) * double(N) * double(F) * double(C + O); }
 };
-
-// A matrix (rows, columns), columns `step` apart, as the B of products: every panel holds all its
-// rows. What lies behind the matrix is 0.
-inline void pack(const float* from, int64_t row, int64_t step, int64_t rows, int64_t columns,
-                 int64_t packed_rows, int64_t packed_columns, float* to) {
-  for (int64_t p = 0; p < packed_columns; p += kColumns) {
-    for (int64_t i = 0; i < packed_rows; ++i, to += kColumns) {
-      for (int64_t j = 0; j < kColumns; ++j) {
-        to[j] = i < rows && p + j < columns ? from[i * row + (p + j) * step] : 0;
-      }
-    }
-  }
-}
 
 // The distribution function of a standard normal and e^(-z^2/2): Abramowitz and Stegun, 7.1.26.
 // Error below 1e-7; what is left of the tail at negative z is right in relation to it.

@@ -8,6 +8,7 @@ from pyseq.ops.exponential_smoothing import exponential_smoothing
 from pyseq.ops.feed_forward import feed_forward
 from pyseq.ops.gather_windows import gather_windows
 from pyseq.ops.hard_attention import hard_attention
+from pyseq.ops.lstm import lstm
 from pyseq.ops.patch_embed import patch_embed
 from pyseq.ops.prepare_keys import prepare_keys
 from pyseq.ops.scale_cross_entropy import scale_cross_entropy
@@ -22,6 +23,7 @@ __all__ = [
     "feed_forward",
     "gather_windows",
     "hard_attention",
+    "lstm",
     "patch_embed",
     "prepare_keys",
     "scale_cross_entropy",

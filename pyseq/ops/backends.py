@@ -27,6 +27,7 @@ SERVED_BY: dict[str, tuple[str, ...]] = {
     "feed_forward": ("native",),
     "gather_windows": ("native", "triton"),
     "hard_attention": ("native", "triton"),
+    "lstm": ("native",),
     "patch_embed": ("native", "triton"),
     "prepare_keys": ("native", "triton"),
     "scale_cross_entropy": ("native", "triton"),

@@ -61,6 +61,7 @@ def define_gradient(
     *,
     trainable: int,
     keep: Callable[..., None],
+    grads: Sequence[str] = (),
 ) -> None:
     """Register ``<op>_backward(grad, <saved>, bool[] needs)`` and make it the op's gradient.
 
@@ -76,26 +77,33 @@ def define_gradient(
             not ask for may be None.
         trainable (int): how many of the op's inputs, counted from the first, have a gradient.
         keep (Callable): keep(ctx, inputs, output) saves tensors and sets ctx.options.
+        grads (Sequence[str]): of an op with several outputs, what the gradients of the first ones
+            are called, in place of grad; `keep` may let those that are 0 be None. Empty: only the
+            first output has a gradient.
     """
+    given = ", ".join(f"Tensor? {name}" for name in grads) or "Tensor grad"
+    outputs = len(grads) or 1
 
-    def backward(grad, *arguments):
-        found = implementation(grad, *arguments)
-        trained = zip(arguments[:trainable], found, arguments[-1], strict=True)
-        return [_as_input(x, gradient, grad) for x, gradient, need in trained if need]
+    def backward(*arguments):
+        found = implementation(*arguments)
+        inputs = arguments[outputs : outputs + trainable]
+        trained = zip(inputs, found, arguments[-1], strict=True)
+        others = [x for x in arguments[:outputs] if x is not None]
+        return [_as_input(x, gradient, others) for x, gradient, need in trained if need]
 
-    def fake(_grad, *arguments):
-        trained = zip(arguments[:trainable], arguments[-1], strict=True)
+    def fake(*arguments):
+        trained = zip(arguments[outputs : outputs + trainable], arguments[-1], strict=True)
         return [torch.empty_like(x) for x, need in trained if need]
 
-    def differentiate(ctx, grad, *_other_outputs):
+    def differentiate(ctx, *every_grad):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError(f"{op}: no second derivative; a backward without create_graph fits")
         needs = ctx.needs_input_grad[:trainable]
-        found = iter(registered(grad, *ctx.saved_tensors, *ctx.options, needs))
+        found = iter(registered(*every_grad[:outputs], *ctx.saved_tensors, *ctx.options, needs))
         constants = len(ctx.needs_input_grad) - trainable
         return (*(next(found) if need else None for need in needs), *[None] * constants)
 
-    define(f"{op}_backward", f"(Tensor grad, {saved}, bool[] needs) -> Tensor[]", backward, fake)
+    define(f"{op}_backward", f"({given}, {saved}, bool[] needs) -> Tensor[]", backward, fake)
     registered = getattr(torch.ops.pyseq, f"{op}_backward")
     torch.library.register_autograd(f"pyseq::{op}", differentiate, setup_context=keep, lib=_library)
 
@@ -110,13 +118,13 @@ def keep_first(tensors: int) -> Callable[..., None]:
     return keep
 
 
-def _as_input(x: Tensor, gradient: Tensor, grad: Tensor) -> Tensor:
+def _as_input(x: Tensor, gradient: Tensor, grads: Sequence[Tensor]) -> Tensor:
     """The gradient in the dtype and memory order of its input, not copied if it has them.
 
-    But never `grad` itself: an op's output may not share memory with its input.
+    But never one of `grads` itself: an op's output may not share memory with its input.
     """
     strides = torch.empty_like(x, device="meta").stride()
     fits = gradient.dtype == x.dtype and gradient.stride() == strides
-    if fits and gradient.data_ptr() != grad.data_ptr():
+    if fits and all(gradient.data_ptr() != grad.data_ptr() for grad in grads):
         return gradient
     return torch.empty_like(x).copy_(gradient)

@@ -79,6 +79,12 @@ def narrow_layers(T):
     return {"x": floats(2, T, 6)} | weights
 
 
+def recurrent_layer(T):
+    weights = {"weight_ih": floats(2, 20, 6, seed=1), "weight_hh": floats(2, 20, 5, seed=2)}
+    states = {"hidden": floats(2, 3, 5, seed=4), "cell": floats(2, 3, 5, seed=5)}
+    return {"x": floats(2, 3, T, 6)} | weights | {"bias": floats(2, 20, seed=3)} | states
+
+
 def rotating(op, **options):
     """An op with its rope, on the device of its other tensors."""
 
@@ -129,6 +135,11 @@ CALLS = {
         attention,
         partial(ops.hard_attention, causal=True, gradient="values", return_index=True),
         ("query", "key"),
+    ),
+    "lstm": Call(recurrent_layer, ops.lstm),
+    "lstm-outputs": Call(
+        lambda T: {n: x for n, x in recurrent_layer(T).items() if n not in ("hidden", "cell")},
+        lambda **arguments: ops.lstm(**arguments)[0],
     ),
     "patch_embed": Call(patches, partial(ops.patch_embed, stride=3, center=0.3)),
     "patch_embed-pad_end": Call(patches, partial(ops.patch_embed, stride=3, pad_end=True)),

@@ -21,6 +21,7 @@ from pyseq.ops import (
     exponential_smoothing,
     feed_forward,
     hard_attention,
+    lstm,
     patch_embed,
     prepare_keys,
     scale_cross_entropy,
@@ -34,6 +35,7 @@ from tests.ops import (
     test_exponential_smoothing,
     test_feed_forward,
     test_hard_attention,
+    test_lstm,
     test_patch_embed,
     test_prepare_keys,
     test_scale_cross_entropy,
@@ -242,6 +244,14 @@ def test_narrow_layers(N, C, F, O, activation, dtype, isa):  # noqa: E741
     test_feed_forward.check(tensors, dtype, "native", **options)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("B", "T", "I", "H"), [(1, 1, 1, 1), (25, 5, 3, 33), (7, 9, 40, 17), (50, 6, 16, 64)]
+)
+def test_recurrent_layers(B, T, I, H, dtype, isa):  # noqa: E741
+    test_lstm.check(test_lstm.inputs(S=2, B=B, T=T, I=I, H=H), dtype, "native")
+
+
 def test_loss_of_many_tokens_and_symbols(isa):
     """More than the kernels pack at the same time of either, and not whole blocks."""
     N, V = 2320, 2070
@@ -274,6 +284,7 @@ def test_threads_change_no_bit(threads, isa):
     series = [random(3, 12000), random(300, 16), random(300)]
     sequences = [random(2, 530, 4, 257), torch.linspace(0.02, 0.9, 4), random(4, 257)]
     layers = test_feed_forward.inputs(S=2, N=700, C=10, F=64, O=10)
+    recurrent = test_lstm.inputs(S=2, B=60, T=20, I=16, H=33)
     losing = test_scale_cross_entropy.inputs(400, 600, 64, dtype=torch.float32)
     targets = test_scale_cross_entropy.draw(600, 400)
 
@@ -305,6 +316,8 @@ def test_threads_change_no_bit(threads, isa):
         yield from with_gradients(partial(softmax_attention, causal=True, **dropping), *heads)
         transform = partial(feed_forward, **dropping)
         yield from with_gradients(transform, *(y.float() for y in layers.values()))
+        run = partial(test_lstm.joined, op=partial(lstm, backend="native"))
+        yield from with_gradients(run, *(y.float() for y in recurrent.values()))
 
     before = torch.get_num_threads()
     try:

@@ -120,6 +120,7 @@ CALLS = {
         ops.gather_windows, STREAM, torch.zeros(1, dtype=torch.int64), length=2
     ),
     "hard_attention": partial(ops.hard_attention, X, X, X),
+    "lstm": partial(ops.lstm, X, *(torch.ones(1, *n) for n in ((8, 4), (8, 2), (8,)))),
     "patch_embed": partial(ops.patch_embed, STREAM[None], torch.ones(3, 4)),
     "prepare_keys": partial(ops.prepare_keys, X),
     "scale_cross_entropy": partial(

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pyseq.models.rules.stacked import Stacked, StackedLayerNorm, draw_uniform
+from pyseq.ops import backends, lstm
 
 State = tuple[Tensor, ...]
 
@@ -29,11 +30,12 @@ class Recurrence(Stacked, ABC):
 
 
 class FusedLayers(Recurrence):
-    """LSTM or GRU layers by torch's own kernel, one seed after the other.
+    """LSTM or GRU layers without options.
 
-    A loop of steps over the whole stack, even with its backward pass written out, is not faster: at
-    S 3, B 128, T 257 and 5 layers of 64 it took 1.3 to 1.7 s of one core per seed, forward and
-    backward, and torch's kernel 1.1 to 1.4 s.
+    LSTM layers in float32 on a CPU are `pyseq.ops.lstm`, all seeds at once; the rest is torch's own
+    kernel, one seed after the other. A loop of steps over the whole stack, even with its backward
+    pass written out, is not faster than that: at S 3, B 128, T 257 and 5 layers of 64 it took 1.3
+    to 1.7 s of one core per seed, forward and backward, and torch's kernel 1.1 to 1.4 s.
 
     Args:
         seeds (int): S.
@@ -72,10 +74,31 @@ class FusedLayers(Recurrence):
         if state is None:
             zeros = x.new_zeros(S, self.layers, B, self.hidden)
             state = (zeros, zeros) if self.cell == "lstm" else (zeros,)
+        if self._has_native(x):
+            return self._native(x, state)
         weights = [parameter.unbind() for parameter in self.parameters()]
         results = [self._one(x[s], state, [w[s] for w in weights], s) for s in range(S)]
         out, *last = (torch.stack(part) for part in zip(*results, strict=True))
         return out, tuple(last)
+
+    def _has_native(self, x: Tensor) -> bool:
+        """Whether the op has a kernel; else its loop of steps would be slower than torch's own."""
+        fits = x.device.type == "cpu" and x.dtype == torch.float32
+        return self.cell == "lstm" and fits and backends.refuse_native() is None
+
+    def _native(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Outputs (S, B, T, hidden) and state, layer by layer."""
+        hidden, cell = state
+        last = []
+        for i in range(self.layers):
+            weight_ih, weight_hh, bias_ih, bias_hh = (
+                getattr(self, f"{name}_l{i}")
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            x, *states = lstm(x, weight_ih, weight_hh, bias_ih + bias_hh, hidden[:, i], cell[:, i])
+            last.append(states)
+        hidden, cell = (torch.stack(part, 1) for part in zip(*last, strict=True))
+        return x, (hidden, cell)
 
     def _one(self, x: Tensor, state: State, weights: list[Tensor], s: int) -> tuple[Tensor, ...]:
         """Outputs (B, T, hidden) and state of one seed."""
