@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from benchmarks import rules_strategies
+from benchmarks.rules_strategies import COMMON, PLAIN, PROGRESSIVE, STRATEGIES, gain, verdict
+
+SMALL = {
+    "max_length": 12, "prompt_length": 4, "seeds": 2, "max_steps": 8, "validate_every": 4,
+    "warmup": 2, "lr": 1e-2, "num_validation": 8,
+}  # fmt: skip
+
+
+def test_every_strategy_is_a_training_that_can_be_run():
+    configs = {
+        (model, name): rules_strategies.configured(model, name, "x", 1)
+        for model in rules_strategies.MODELS
+        for name in STRATEGIES
+    }
+    for (model, name), config in configs.items():
+        differs = {
+            key
+            for key, value in config.to_dict().items()
+            if value != configs[model, PLAIN].to_dict()[key]
+        }
+        assert differs == set(STRATEGIES[name])
+
+
+def test_what_was_run_is_kept_and_stands_on_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rules_strategies, "COMMON", {**COMMON, **SMALL})
+    names = [PLAIN, PROGRESSIVE, "oracle (an upper bound)"]
+    few = {name: STRATEGIES[name] for name in names} | {PROGRESSIVE: {"progressive": (2, 4)}}
+    monkeypatch.setattr(rules_strategies, "STRATEGIES", few)
+    flags = ["--models", "lstm", "--results", str(tmp_path / "rules" / "lines.jsonl"),
+             "--page", str(tmp_path / "page.md")]  # fmt: skip
+    assert rules_strategies.main(flags) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    lines = [json.loads(x) for x in (tmp_path / "rules" / "lines.jsonl").read_text().splitlines()]
+    prompts = {line["strategy"]: line["prompts"] for line in lines}
+    assert prompts[PLAIN] == prompts["oracle (an upper bound)"]
+    assert prompts[PROGRESSIVE] == pytest.approx(prompts[PLAIN] / 2, abs=1)
+    progressive = next(line for line in lines if line["strategy"] == PROGRESSIVE)
+    assert progressive["ood_rule_1"] == progressive["held_out_half"]
+    text = (tmp_path / "page.md").read_text()
+    assert "| plain | " in text
+    assert "## transformer\n\nNot run yet." in text
+    assert rules_strategies.main(flags) == 0
+    assert capsys.readouterr().out == ""
+    # Lines of other settings are of another table.
+    monkeypatch.setattr(rules_strategies, "COMMON", {**COMMON, **SMALL, "max_steps": 9})
+    assert rules_strategies.read_lines(tmp_path / "rules" / "lines.jsonl") == {}
+
+
+def test_gains_are_paired_by_seed():
+    found = gain([0.5, 0.7, 0.9], [0.4, 0.6, 0.8])
+    assert found.value == pytest.approx(0.1)
+    assert found.low == pytest.approx(0.1)
+    assert verdict(found) == "helps"
+    assert verdict(gain([0.4, 0.6], [0.5, 0.7])) == "hurts"
+    wide = gain([0.0, 1.0, 0.5], [0.1, 0.2, 0.9])
+    assert wide.low < 0 < wide.high
+    assert verdict(wide).startswith("no difference")
+    assert verdict(gain([1.0], [0.0])).startswith("no difference")
