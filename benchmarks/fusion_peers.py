@@ -4,7 +4,7 @@ Nested cross-validation: the same outer folds for all; everything that is chosen
 anyone, comes from an outer fold's training part. Each fold's predictions, of the objects as they
 are, with noise, and with each view missing, are kept in benchmarks/results/fusion/, so that a run
 that was stopped goes on at its next fold. Writes docs/fusion-peers.md, and a run's record and page
-beside the predictions.
+beside the predictions, which are not kept under version control: they can be made from these.
 
 Expected: on digits not more than half a point below the best peer; above it with noise or a view
 missing.
