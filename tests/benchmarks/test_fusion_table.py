@@ -217,3 +217,8 @@ def test_the_best_classifier_loses_what_the_law_says(monkeypatch):
         assert loss == pytest.approx(right(test) - right(test.without(name)), abs=0.05)
         assert loss > 0
     assert least_losses("digits") == {}
+
+
+def test_the_page_in_docs_is_that_of_the_lines():
+    expected = technique_markdown(fusion_table.RESULTS, "python -m benchmarks.fusion_table")
+    assert fusion_table.PAGE.read_text("utf-8") == expected
