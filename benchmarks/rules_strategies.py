@@ -26,6 +26,7 @@ import torch
 from scipy import stats
 
 from benchmarks import machine
+from pyseq.analysis.fusion.gains import verdict
 from pyseq.analysis.fusion.technique_table import markdown
 from pyseq.analysis.intervals import Interval
 from pyseq.analysis.rules import select_best, select_minimum_loss
@@ -137,13 +138,6 @@ def gain(with_: Sequence[float], without: Sequence[float]) -> Interval:
     quantile = float(stats.t.ppf(0.975, count - 1))
     margin = quantile * float(difference.std(ddof=1)) / math.sqrt(count)
     return Interval(mean, mean - margin, mean + margin)
-
-
-def verdict(interval: Interval) -> str:
-    """Whether the interval leaves zero out, and on which side."""
-    if interval.low > 0:
-        return "helps"
-    return "hurts" if interval.high < 0 else "no difference that the seeds can show"
 
 
 def table(lines: Mapping[tuple[str, str], Mapping[str, Any]], model: str) -> list[str]:

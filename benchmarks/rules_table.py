@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pyseq.analysis.rules import RunRecord, write_record
@@ -48,9 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     chosen.results.mkdir(parents=True, exist_ok=True)
     for record in find_records(chosen.runs):
-        folder = chosen.results / name_of(record)
-        folder.mkdir(exist_ok=True)
-        write_record(folder / "record.json", record)
+        name = name_of(record)
+        (chosen.results / name).mkdir(exist_ok=True)
+        # Where it was run is a path of that machine.
+        kept = replace(record, config={**record.config, "out": name})
+        write_record(chosen.results / name / "record.json", kept)
     chosen.page.write_text(page(find_records([chosen.results])), "utf-8")
     return 0
 
