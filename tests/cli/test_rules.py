@@ -208,7 +208,10 @@ def test_a_sweep_ranks_every_combination_and_goes_on(tmp_path, capsys):
     # Trained under other settings, they would be ranked as what they are not.
     code, out, err = run(capsys, *flags, "--max_steps", "6")
     assert (code, out) == (2, "")
-    assert "had max_steps 12, now it is 6; the same settings fit, or another --out" in err
+    assert "has made 12 steps, more than --max_steps 6; 12 and more fit, or another --out" in err
+    _, _, err = run(capsys, *flags, "--max_steps", "18")
+    assert err.count("training") == 4
+    assert read_record(tmp_path / "sweep" / "lr=0.01,hidden=8" / "record.json").steps == 18
 
 
 def test_the_learning_rate_is_found_and_used(tmp_path, capsys):
@@ -256,9 +259,9 @@ def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch,
     def train(config):
         ran.append((Path(config.out).name, config.seeds, config.resume))
         folder = Path(config.out)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         record = json.loads((tmp_path / "one.json").read_text())
-        record |= {"stops": ["max_steps"] * 2, "config": config.to_dict()}
+        record |= {"stops": ["patience"] * 2, "config": config.to_dict()}
         (folder / "record.json").write_text(json.dumps(record))
 
     assert main(["rules", "train", *SMALL, "--max_steps", "6", "--out", str(tmp_path / "a")]) == 0
@@ -277,6 +280,13 @@ def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch,
     assert code == 0
     assert len(ran) == 12
     assert err.count("complete") == 12
+    # A cell that had no more steps goes on where there are more.
+    path = tmp_path / "table" / "baN-lstm-64" / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stops": ["max_steps"] * 2}))
+    assert run(capsys, *flags, "--max_steps", "6")[0] == 0
+    assert len(ran) == 12
+    assert run(capsys, *flags)[0] == 0
+    assert [name for name, _, _ in ran[12:]] == ["baN-lstm-64"]
     # What another process is training is left to it.
     record = tmp_path / "table" / "aNbN-lstm-64" / "record.json"
     record.unlink()
@@ -287,11 +297,11 @@ def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch,
     assert "3/12 aNbN-lstm-64: another training is writing to" in err
     assert "4/12 aNbN-transformer-64: complete" in err
     record.write_text((record.parents[1] / "aNbN-transformer-64" / "record.json").read_text())
-    # What is complete under other settings is not what is asked for.
-    code, _, err = run(capsys, *flags, "--max_steps", "20")
+    # What has made more steps than are asked for is not what is asked for.
+    code, _, err = run(capsys, *flags, "--max_steps", "5")
     assert code == 2
-    assert "aNbN-linear-64 had max_steps 50000, now it is 20; the same settings fit" in err
-    assert len(ran) == 12
+    assert "aNbN-linear-64 has made 6 steps, more than --max_steps 5; 6 and more fit" in err
+    assert len(ran) == 13
 
 
 def test_a_cell_that_ran_out_of_time_goes_on(tmp_path, capsys):

@@ -90,6 +90,11 @@ class RunRecord:
                 raise ValueError(f"RunRecord: a row of seed {seed} has no step; every row needs it")
 
     @property
+    def steps(self) -> int:
+        """Optimiser steps of the seed that made most of them, up to its last validation."""
+        return max((int(rows[-1]["step"]) for rows in self.histories if rows), default=0)
+
+    @property
     def complete(self) -> bool:
         """Whether every seed's training has ended by its own rules."""
         return bool(self.stops) and all(stop in ENDED for stop in self.stops)

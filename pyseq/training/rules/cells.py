@@ -11,7 +11,12 @@ from pyseq.errors import UserError
 from pyseq.models.rules import MODELS, LinearConfig
 from pyseq.training.folder_lock import FolderInUse
 from pyseq.training.rules.config import RulesConfig
-from pyseq.training.rules.run import RECORD, refuse_other_settings, train_rules
+from pyseq.training.rules.run import (
+    RECORD,
+    has_more_steps,
+    refuse_other_settings,
+    train_rules,
+)
 
 SHORT = 64  # symbols, at which two CPU cores can train every model
 QUICKEST_FIRST = ("linear", "lstm", "transformer")
@@ -79,8 +84,8 @@ def run_cells(
         record = _record(config)
         name = f"{number}/{len(chosen)} {Path(str(config.out)).name}"
         if record is not None:
-            refuse_other_settings(record.config, config, "", "another --out")
-        if record is not None and record.complete:
+            refuse_other_settings(record.config, config, record.steps, "", "another --out")
+        if record is not None and record.complete and not has_more_steps(record, config):
             told(f"{name}: complete")
             continue
         left = None if budget is None else budget - (clock() - began) / 60

@@ -60,7 +60,8 @@ class History(Callback):
             setattr(self, name, state[name])
 
     def on_train_start(self, trainer, module):
-        self.stops = ["running" if stop == "max_time" else stop for stop in self.stops]
+        ended = {"max_time", "max_steps"}  # by what may be more now
+        self.stops = ["running" if stop in ended else stop for stop in self.stops]
         if not self.best:  # a seed whose loss is never finite keeps these
             for held in (self.best, self.last):
                 held.update(_weights(module.model))

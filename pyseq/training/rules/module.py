@@ -210,6 +210,9 @@ class RuleTraining(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         # Lightning calls this before it gives the parameters their values.
         self.keep([self.batches.active.index(place) for place in checkpoint["active"]])
+        # What was the last batch need not be now: --max_steps may have risen.
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        progress["is_last_batch"] = progress["current"]["ready"] >= len(self.batches)
         losses_before = checkpoint["losses"]
         self._loss, self._losses = losses_before["sum"], losses_before["count"]
         self._saved_rng = checkpoint["rng"]

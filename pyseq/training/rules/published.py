@@ -1,6 +1,7 @@
 """The settings of the published runs, and in what another run's differ from them."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from pyseq.data.grammars import find_grammar
@@ -29,11 +30,13 @@ def published_settings(grammar: str, model: str) -> RulesConfig:
     return RulesConfig(grammar=grammar, model=model).resolved()
 
 
-def variant(config: RulesConfig) -> str:
+def variant(config: RulesConfig, stops: Sequence[str] = ()) -> str:
     """In a few words, how resolved settings differ from the published ones; "" where they do not.
 
     Args:
         config (RulesConfig): resolved.
+        stops (sequence of str): why each seed's training ended, where that is known: a bound on
+            steps that ended none is no difference.
 
     Returns:
         str: names and values, such as "heads 10, lr 0.001".
@@ -42,6 +45,8 @@ def variant(config: RulesConfig) -> str:
     neutral = _NEUTRAL | set(MODELS)
     if all(find_grammar(name).enumerated for name in (config.grammar, *config.multi_task)):
         neutral |= {"num_train", "num_validation"}  # every word once, whatever they say
+    if stops and "max_steps" not in stops:
+        neutral |= {"max_steps"}
     differences = [
         f"{name} {_said(value)}"
         for name, value in vars(config).items()

@@ -1,7 +1,7 @@
 """One training of a stack, from its settings to the record and the report."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,12 +140,15 @@ def _checkpoint_to_resume(run: RulesRun) -> Path | None:
             f"--resume auto: the run in {run.folder} had max_time {before.get('max_time')}, which"
             " cosine follows; the same fits"
         )
-    refuse_other_settings(before, run.config, "--resume auto: ", "--resume never")
+    state = SafetensorsCheckpointIO().load_checkpoint(run.folder / "last")
+    refuse_other_settings(
+        before, run.config, state["global_step"], "--resume auto: ", "--resume never"
+    )
     return run.folder / "last"
 
 
 def refuse_other_settings(
-    before: Mapping[str, Any], config: RulesConfig, intro: str, otherwise: str
+    before: Mapping[str, Any], config: RulesConfig, steps: int, intro: str, otherwise: str
 ) -> None:
     """Let only go on what is the same training, wherever and for however long it runs.
 
@@ -153,6 +156,8 @@ def refuse_other_settings(
         before (mapping): settings of the run that is in the folder, by name, as `to_dict` gives
             them; a rate that --lr_find found among them.
         config (RulesConfig): resolved settings of the run that is asked for.
+        steps (int): that the run in the folder has made. --max_steps may be any number from these
+            on, unless the schedule depends on it.
         intro (str): what the sentence begins with.
         otherwise (str): what else fits.
 
@@ -162,12 +167,33 @@ def refuse_other_settings(
     now = yaml.safe_load(config.to_yaml())
     if config.lr_find:  # the run that goes on keeps the rate that it began with
         now = now | {"lr_find": False, "lr": before.get("lr")}
-    for name in sorted(now.keys() - _MAY_CHANGE):
+    may_change = set(_MAY_CHANGE)
+    if config.schedule != "cosine":
+        if config.max_steps < steps:
+            raise UserError(
+                f"{intro}the run in {config.out} has made {steps} steps, more than --max_steps"
+                f" {config.max_steps}; {steps} and more fit, or {otherwise}"
+            )
+        may_change.add("max_steps")
+    for name in sorted(now.keys() - may_change):
         if before.get(name) != now[name]:
             raise UserError(
                 f"{intro}the run in {config.out} had {name} {before.get(name)}, now it is"
                 f" {now[name]}; the same settings fit, or {otherwise}"
             )
+
+
+def has_more_steps(record: RunRecord, config: RulesConfig) -> bool:
+    """Whether --max_steps ended a run that may now make more of them.
+
+    Args:
+        record (RunRecord): what the run left.
+        config (RulesConfig): resolved settings of the same training.
+
+    Returns:
+        bool: of seeds that another rule ended nothing is said.
+    """
+    return "max_steps" in record.stops and record.steps < config.max_steps
 
 
 def _as_begun(run: RulesRun) -> RulesRun:
@@ -211,7 +237,7 @@ def _train(
     )
     if state.get("finished"):
         history.load_state_dict(state["callbacks"][history.state_key])
-        if "max_time" not in history.stops or _is_over(config.max_time, state["elapsed"]):
+        if not _goes_on(config, history.stops, state["global_step"], state["elapsed"]):
             return history
     torch.manual_seed(config.first_seed)
     every = min(run.validate_steps, len(run.batches))
@@ -230,9 +256,12 @@ def _train(
     return history
 
 
-def _is_over(minutes: float | None, elapsed: float) -> bool:
-    """Whether a training that has run out of time has no more of it now."""
-    return minutes is not None and elapsed >= 60 * minutes
+def _goes_on(config: RulesConfig, stops: Sequence[str], steps: int, elapsed: float) -> bool:
+    """Whether a training that ran out of time or steps has more of both now."""
+    if not {"max_time", "max_steps"}.intersection(stops):
+        return False
+    in_time = config.max_time is None or elapsed < 60 * config.max_time
+    return in_time and steps < config.max_steps
 
 
 def make_rules_trainer(device: torch.device, **more: Any) -> lightning.Trainer:
@@ -318,7 +347,7 @@ def _record(run: RulesRun, history: History) -> RunRecord:
              for row in rows if row["seed"] == seed]
             for seed in config.all_seeds
         ],
-        variant=variant(config),
+        variant=variant(config, history.stops),
         stops=history.stops,
         config=yaml.safe_load(config.to_yaml()),
         floor=floor.nats_per_target,

@@ -12,7 +12,12 @@ from pyseq.analysis.rules import RunRecord, read_record, select_best, select_min
 from pyseq.errors import UserError
 from pyseq.models.rules import MODELS
 from pyseq.training.rules.config import RulesConfig
-from pyseq.training.rules.run import RECORD, refuse_other_settings, train_rules
+from pyseq.training.rules.run import (
+    RECORD,
+    has_more_steps,
+    refuse_other_settings,
+    train_rules,
+)
 
 # The settings that --sizes and --dropouts vary, by model.
 SIZES = {"transformer": "width", "lstm": "hidden", "linear": "embedding"}
@@ -152,7 +157,8 @@ def run_trials(
     """Train what has not ended yet, in order.
 
     Args:
-        chosen (sequence of Trial): those that have left a record are not trained again.
+        chosen (sequence of Trial): those that have left a record are not trained again, but go on
+            where --max_steps ended them and is more now.
         told (Callable): is given a line about each.
 
     Returns:
@@ -163,10 +169,12 @@ def run_trials(
     """
     for trial in chosen:  # before any of them is trained
         if record := trial.record():
-            refuse_other_settings(record.config, trial.config, "", "another --out")
+            refuse_other_settings(record.config, trial.config, record.steps, "", "another --out")
     ended = []
     for number, trial in enumerate(chosen, 1):
         record = trial.record()
+        if record and has_more_steps(record, trial.config):
+            record = None
         told(f"{number}/{len(chosen)} {trial.name}: {'there already' if record else 'training'}")
         ended.append((trial, record or train_rules(trial.config)))
     return ended
@@ -193,7 +201,7 @@ def ranking(ended: Sequence[tuple[Trial, RunRecord]]) -> list[dict[str, Any]]:
                 "ood_rule_1": _mean(least, "ood_rule_1"),
                 "best_ood_rule_1": _mean(best, "ood_rule_1"),
                 "ood_finished": _mean(least, "ood_finished"),
-                "steps": max((rows[-1]["step"] for rows in record.histories if rows), default=0),
+                "steps": record.steps,
                 "minutes": record.seconds / 60,
             }
         )

@@ -123,6 +123,33 @@ def test_a_finished_training_is_only_reported_again(tmp_path):
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_more_steps_than_before_are_the_same_training(tmp_path, whole):
+    settings = SETTINGS | {"max_steps": 8}
+    few = train_rules(rules_config(tmp_path, **settings), told=False)
+    assert few.stops == ["max_steps"] * 3
+    assert few.variant != ""
+    assert "max_steps 8" in few.variant
+    record = train_rules(rules_config(tmp_path, resume="auto", **SETTINGS), told=False)
+    assert_alike(whole, tmp_path)
+    assert record.config["max_steps"] == 40
+    # Patience ended what 40 steps did not: no bound on steps tells this run from a longer one.
+    ended = {"patience"} == set(record.stops)
+    assert ("max_steps" in record.variant) is not ended
+    steps = record.steps
+    with pytest.raises(
+        UserError, match=f"has made {steps} steps, more than --max_steps 8; {steps}"
+    ):
+        train_rules(rules_config(tmp_path, resume="auto", **settings), told=False)
+
+
+def test_a_cosine_follows_the_number_of_steps(tmp_path):
+    settings = {"max_steps": 6, "schedule": "cosine"}
+    train_rules(rules_config(tmp_path, **settings), told=False)
+    more = rules_config(tmp_path, resume="auto", **settings | {"max_steps": 12})
+    with pytest.raises(UserError, match="had max_steps 6, now it is 12; the same settings fit"):
+        train_rules(more, told=False)
+
+
 def test_other_settings_are_refused_and_resume_never_begins_anew(tmp_path):
     train_rules(rules_config(tmp_path, max_steps=6), told=False)
     other = rules_config(tmp_path, max_steps=6, resume="auto", batch=8)
