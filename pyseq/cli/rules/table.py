@@ -34,8 +34,8 @@ class TableConfig:
     budget: float | None = None
     """With --run: minutes for this session; the same command goes on."""
     max_steps: int | None = None
-    """With --run: optimiser steps of a cell at the most; fewer than the published 50,000 are told as
-    another setting where they end a cell, and the same command with more goes on."""
+    """With --run: optimiser steps of a cell at the most. Where fewer than the published 50,000 end
+    a cell, the table says so; the same command with more goes on."""
     device: str = "auto"
     """With --run: auto, cpu, cuda, or cuda:N."""
     threads: int | None = None
