@@ -304,6 +304,29 @@ def test_the_missing_cells_are_run_in_order_and_only_once(tmp_path, monkeypatch,
     assert len(ran) == 13
 
 
+def test_a_grammar_without_a_second_rule_has_no_scores_out_of_distribution(tmp_path, capsys):
+    folder = tmp_path / "run"
+    code, out, err = run(capsys, "train", "--grammar", "abN", *SMALL, "--out", str(folder))
+    assert code == 0
+    assert "OOD" not in err
+    rows = {line[:12].strip(): line[12:].split() for line in out.splitlines()}
+    assert rows["OOD R1"] == rows["OOD fin."] == []
+    assert rows["ID fin."] != []
+    record = read_record(folder / "record.json")
+    assert {row["ood_rule_1"] for rows in record.histories for row in rows} == {None}
+    page = (folder / "report.html").read_text()
+    assert "No prompt is out of distribution" in page
+    assert ">nan<" not in page
+    code, out, _ = run(capsys, "evaluate", str(folder / "model.pt"))
+    assert code == 0
+    assert "no prompt is out of distribution" in out
+    assert "nan" not in out
+    assert run(capsys, "table", str(folder), "--out", str(tmp_path / "table"))[0] == 0
+    code, out, _ = run(capsys, "show", "abN")
+    assert code == 0
+    assert "OOD" not in out
+
+
 def test_a_cell_that_ran_out_of_time_goes_on(tmp_path, capsys):
     folder = tmp_path / "run"
     flags = ["train", "--grammar", "L3", *SMALL, "--out", str(folder), "--max_steps", "30"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,8 +70,10 @@ def write_rules_report(
 def _statement(row: TableRow | None) -> str:
     """OOD rule 1 in a sentence, with everything that it must be read with."""
     cell = row.cells["ood_rule_1"] if row else None
-    if row is None or cell is None or cell.best is None:
+    if row is None or cell is None:
         return "Nothing was validated yet."
+    if cell.best is None:
+        return "No prompt is out of distribution, and no rule to be extrapolated."
     rate = row.cells["ood_finished"].best
     seeds = f"{cell.best.n} seed{'s' if cell.best.n > 1 else ''}"
     said = (
@@ -126,6 +129,7 @@ def _scores_now(grammar: Grammar, examination: Examination) -> str:
             *([f"{getattr(together, metric):.3f}"] if together else []),
         ]
         for metric in METRICS
+        if not math.isnan(getattr(now[0], metric))
     ]
     text = "Averaged: all seeds as one model, their probabilities averaged at every token."
     heading = "<h3>The weights whose completions this page shows</h3>"

@@ -37,7 +37,8 @@ class RuleScores:
     """Shares from 0 to 1, in-distribution prompts as `id_`, out-of-distribution ones as `ood_`.
 
     All but the finished rates are over finished completions only, as the paper has them, and 0
-    where none finished; so each is to be read beside its finished rate.
+    where none finished; so each is to be read beside its finished rate. NaN where there is no
+    prompt: nothing breaks the second rule of a grammar that has none.
 
     Attributes:
         id_rule_1 (float): the whole, prompt and completion, keeps the first rule.
@@ -82,10 +83,9 @@ def score(
         out_of_distribution (sequence of Completion): of prompts that break the second rule.
 
     Returns:
-        RuleScores: shares; 0 where there is nothing to count.
+        RuleScores: shares.
     """
-    inside = [each for each in in_distribution if each.finished]
-    outside = [each for each in out_of_distribution if each.finished]
+    inside, outside = in_distribution, out_of_distribution
 
     def second_rule_after_prompt(each: Completion) -> bool:
         return grammar.rule_2_completion(each.prompt, each.whole)
@@ -96,17 +96,25 @@ def score(
         ood_rule_1=_share(outside, lambda each: grammar.rule_1(each.whole)),
         ood_rule_2=_share(outside, lambda each: grammar.rule_2(each.whole)),
         ood_rule_2_completion=_share(outside, second_rule_after_prompt),
-        id_finished=_share(in_distribution, lambda each: each.finished),
-        ood_finished=_share(out_of_distribution, lambda each: each.finished),
+        id_finished=_finished(inside),
+        ood_finished=_finished(outside),
         id_grammatical=_share(inside, lambda each: grammar.contains(each.whole)),
         ood_grammatical=_share(outside, lambda each: grammar.contains(each.whole)),
     )
 
 
-def _share(completions: Sequence[Completion], kept: Callable[[Completion], bool]) -> float:
+def _finished(completions: Sequence[Completion]) -> float:
     if not completions:
-        return 0.0
-    return sum(map(bool, map(kept, completions))) / len(completions)
+        return math.nan
+    return sum(each.finished for each in completions) / len(completions)
+
+
+def _share(completions: Sequence[Completion], kept: Callable[[Completion], bool]) -> float:
+    """Share of the finished ones that `kept` is true of."""
+    if not completions:
+        return math.nan
+    finished = [each for each in completions if each.finished]
+    return sum(bool(kept(each)) for each in finished) / len(finished) if finished else 0.0
 
 
 def select_best(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

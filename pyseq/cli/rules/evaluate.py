@@ -75,6 +75,8 @@ def print_evaluated(evaluated: "Evaluated") -> None:
         print(f"trained with other settings than the published: {said}")
     print(f"EOS: of completions that end at once. {LEGEND}")
     print(f"lowest possible loss: {evaluated.floor:.5f} nats per target")
+    if not outside:
+        print("no prompt is out of distribution: the grammar has no second rule")
     print("shares are of the completions that finish, and 0 where none does; published: the mean"
           " over seeds of the best of each history")  # fmt: skip
     if config.max_length != 256:
@@ -92,4 +94,5 @@ PUBLISHED_ROW = "published"
 def _cells(name: str, shares: Mapping[str, float]) -> list[str]:
     loss_digits = 3 if name == PUBLISHED_ROW else 5  # no more were printed
     shown = {metric: loss_digits if metric == "validation_loss" else 3 for metric in COLUMNS}
-    return [name, *(f"{shares[m]:.{d}f}" if m in shares else "" for m, d in shown.items())]
+    told = {m: f"{shares[m]:.{d}f}" for m, d in shown.items() if m in shares}
+    return [name, *("" if told.get(m) == "nan" else told.get(m, "") for m in shown)]

@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
     for name, of in (("in distribution", prompts.in_distribution),
                      ("out of distribution", prompts.out_of_distribution)):  # fmt: skip
         distinct = sorted(set(of))
-        print(f"prompts {name}: {len(of)}, {len(distinct)} distinct: {' '.join(distinct[:5])} ...")
+        some = f", {len(distinct)} distinct: {' '.join(distinct[:5])} ..." if of else ""
+        print(f"prompts {name}: {len(of)}{some}")
     error = "" if floor.exact else f" +- {floor.standard_error:.5f}"
     print(f"lowest possible loss: {floor.nats_per_target:.5f}{error} nats per target over"
           f" {config.max_length + 1} targets, PAD counted")  # fmt: skip

@@ -15,7 +15,8 @@ def emit_eos_at_once(grammar: Grammar, prompts: Prompts) -> dict[str, float]:
         prompts (Prompts): as `grammar.prompts` gives them.
 
     Returns:
-        dict of id_rule_1, id_rule_2, ood_rule_1, ood_rule_2_completion; 0 where no prompt is.
+        dict of id_rule_1, id_rule_2, ood_rule_1, ood_rule_2_completion; without those that no
+        prompt is for.
     """
     inside = [(prompt, prompt) for prompt in prompts.in_distribution]
     outside = [(prompt, prompt) for prompt in prompts.out_of_distribution]
@@ -48,7 +49,7 @@ def chance_level(
 
     Returns:
         dict of id_rule_1, id_rule_2, ood_rule_1, ood_rule_2_completion; standard error at most
-        0.5 / sqrt(completions), that is .0016; 0 where no prompt is.
+        0.5 / sqrt(completions), that is .0016; without those that no prompt is for.
     """
     generator = np.random.default_rng(seed)
     inside = _completed(grammar, prompts.in_distribution, completions, max_length, generator)
@@ -80,13 +81,10 @@ def _scores(
     grammar: Grammar, inside: list[tuple[str, str]], outside: list[tuple[str, str]]
 ) -> dict[str, float]:
     """Shares of pairs of prompt and whole that obey each rule."""
-    return {
-        "id_rule_1": _share([grammar.rule_1(whole) for _, whole in inside]),
-        "id_rule_2": _share([grammar.rule_2(whole) for _, whole in inside]),
-        "ood_rule_1": _share([grammar.rule_1(whole) for _, whole in outside]),
-        "ood_rule_2_completion": _share([grammar.rule_2_completion(*pair) for pair in outside]),
+    outcomes = {
+        "id_rule_1": [grammar.rule_1(whole) for _, whole in inside],
+        "id_rule_2": [grammar.rule_2(whole) for _, whole in inside],
+        "ood_rule_1": [grammar.rule_1(whole) for _, whole in outside],
+        "ood_rule_2_completion": [grammar.rule_2_completion(*pair) for pair in outside],
     }
-
-
-def _share(outcomes: list[bool]) -> float:
-    return sum(outcomes) / len(outcomes) if outcomes else 0.0
+    return {name: sum(found) / len(found) for name, found in outcomes.items() if found}

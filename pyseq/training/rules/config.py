@@ -69,7 +69,7 @@ class RulesConfig:
     """A seed leaves the stack after this many validations without a lower validation loss; 0:
     never. With a curriculum or progressive training they count from its last phase on."""
     max_steps: int = 50_000
-    """Optimiser steps at the most; --resume auto goes on to more, where --schedule is not cosine."""
+    """Optimiser steps at the most; --resume auto goes on to more, except with --schedule cosine."""
     max_time: float | None = None
     """Minutes of training at the most; cosine then follows the clock."""
     clip: float = 0.0

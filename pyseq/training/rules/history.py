@@ -110,15 +110,14 @@ class History(Callback):
     def _tell(self, trainer, rows: list[dict[str, Any]]) -> None:
         if not self.told:
             return
-        loss = sum(row["validation_loss"] for row in rows) / len(rows)
-        kept, finished = (sum(row[name] for row in rows) / len(rows)
-                          for name in ("ood_rule_1", "ood_finished"))  # fmt: skip
-        print(
-            f"step {trainer.global_step:,}  seeds {len(rows)}  validation {loss:.5f} nats/target"
-            f"  OOD R1 {kept:.3f} of the {finished:.2f} that finish  {self.seconds:,.0f} s",
-            file=sys.stderr,
-            flush=True,
+        loss, kept, finished = (
+            sum(row[name] for row in rows) / len(rows)
+            for name in ("validation_loss", "ood_rule_1", "ood_finished")
         )
+        line = f"step {trainer.global_step:,}  seeds {len(rows)}  validation {loss:.5f} nats/target"
+        if not math.isnan(finished):  # there are prompts out of distribution
+            line += f"  OOD R1 {kept:.3f} of the {finished:.2f} that finish"
+        print(f"{line}  {self.seconds:,.0f} s", file=sys.stderr, flush=True)
 
 
 def _weights(model: torch.nn.Module) -> dict[str, Tensor]:

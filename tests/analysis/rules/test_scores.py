@@ -39,7 +39,13 @@ def test_where_nothing_finished_the_scores_are_zero_as_in_the_papers_code():
     never = [Completion("ba", "ab", False)]
     found = score(AB, never, never)
     assert all(getattr(found, metric) == 0 for metric in METRICS)
-    assert score(AB, [], []) == found
+
+
+def test_without_prompts_there_are_no_scores():
+    found = score(AB, [Completion("ab", "", True)], [])
+    inside = {metric for metric in METRICS if metric.startswith("id_")}
+    assert all(getattr(found, metric) == 1 for metric in inside)
+    assert all(math.isnan(getattr(found, metric)) for metric in set(METRICS) - inside)
 
 
 ROWS = [
