@@ -196,6 +196,9 @@ def _curves(record: RunRecord) -> str:
     ]
     text = "The floor is what a perfect model of the words reaches; it says nothing about prompts "
     text += "that no word begins with."
+    if record.config.get("pad_targets") == "ignore":
+        text += " Both losses count PAD targets, which this training ignores: they may rise while "
+        text += "it learns the words."
     return page.section(
         "Training",
         page.figure(loss),

@@ -200,3 +200,9 @@ def test_a_remark_begins_a_sentence_and_keeps_its_names():
     rows = [[dict(row, ood_finished=0.0) for row in rows] for rows in RECORD.histories]
     page = rules_report(replace(RECORD, histories=rows))
     assert "No OOD completion finished" in page
+
+
+def test_a_loss_that_counts_what_the_training_ignores_says_so():
+    said = "Both losses count PAD targets"
+    assert said not in rules_report(RECORD)
+    assert said in rules_report(replace(RECORD, config={"pad_targets": "ignore"}))
