@@ -127,7 +127,6 @@ def test_more_steps_than_before_are_the_same_training(tmp_path, whole):
     settings = SETTINGS | {"max_steps": 8}
     few = train_rules(rules_config(tmp_path, **settings), told=False)
     assert few.stops == ["max_steps"] * 3
-    assert few.variant != ""
     assert "max_steps 8" in few.variant
     record = train_rules(rules_config(tmp_path, resume="auto", **SETTINGS), told=False)
     assert_alike(whole, tmp_path)
