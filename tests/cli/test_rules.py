@@ -119,7 +119,7 @@ def test_a_model_of_another_grammar_is_refused(trained, capsys):
         (["train", "--model", "rnn"], "--model rnn; known: transformer, lstm, linear"),
         (["train", "--transformer.heads", "3"], "3 heads do not divide width 10"),
         (["train", "--max_length", "16", "--prompt_length", "20"],
-         "prompts of 20 symbols leave nothing to complete where words have 16 at most"),
+         "prompts of 20 symbols are longer than the longest word, --max_length 16"),
         (["train", "--lstm.bidirectional"], "bidirectional is refused"),
         (["train", "--oracle", "--adversarial"], "--adversarial and --oracle contradict"),
         (["train", "--curriculum_lengths", "8", "4", "--curriculum_epochs", "1", "2"],

@@ -29,14 +29,15 @@ def greedy_completions(
 ) -> list[list[Completion]]:
     """Complete prompts with the likeliest token, again and again, until each has its EOS.
 
-    Decoding ends at max_length tokens, SOS and prompt counted, as in the paper's code, so that of
-    256 a prompt of 8 symbols may be followed by 247 tokens.
+    Decoding ends where the whole has max_length symbols and its EOS, so that the longest word can be
+    completed. The paper's code has other bounds: first 300 tokens after the prompt, later
+    max_length tokens with SOS, prompt and EOS, for which that word is too long.
 
     Args:
         model (RuleModel): S seeds.
         grammar (Grammar): of the prompts.
         prompts (sequence of P str): all of one length.
-        max_length (int): tokens of the whole at most; a task's token is not counted.
+        max_length (int): symbols of prompt and completion at most.
         average (bool): whether the seeds decode as one: their probabilities, averaged at every
             step, choose the token that all of them are given.
         vocabulary (JointVocabulary or None): of a model that was trained on several grammars; the
@@ -47,7 +48,7 @@ def greedy_completions(
         prompts' order.
 
     Raises:
-        ValueError: the prompts differ in length, or leave no token to decode.
+        ValueError: the prompts differ in length, or are longer than max_length.
     """
     if not prompts:
         return [[] for _ in range(1 if average else model.seeds)]
@@ -62,11 +63,11 @@ def greedy_completions(
         start = vocabulary.prefix(grammar)
         encode = partial(vocabulary.encode, grammar)
         decode = partial(vocabulary.decode, grammar)
-    further = max_length - 1 - lengths.pop()
+    further = max_length - lengths.pop() + 1
     if further < 1:
         raise ValueError(
-            f"greedy_completions: prompts of {len(prompts[0])} symbols leave no token to decode of "
-            f"{max_length}; a prompt has {max_length - 2} at most"
+            f"greedy_completions: prompts of {len(prompts[0])} symbols are longer than max_length"
+            f" {max_length}"
         )
     tokens = torch.tensor([[*start, *encode(prompt)] for prompt in prompts])  # (P, T)
     decoded = _decode(model, tokens, further, average)  # (S or 1, P, further or less)

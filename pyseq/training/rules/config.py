@@ -189,12 +189,10 @@ class RulesConfig:
             raise UserError(f"--lr {self.lr}; a positive rate fits")
         if self.max_time is not None and not 0 < self.max_time < math.inf:
             raise UserError(f"--max_time {self.max_time}; a positive number of minutes fits")
-        # Decoding ends at max_length tokens, SOS counted, as in the official code.
-        if self.prompt_length is not None and self.prompt_length > self.max_length - 2:
+        if self.prompt_length is not None and self.prompt_length > self.max_length:
             raise UserError(
-                f"prompts of {self.prompt_length} symbols leave nothing to complete where words"
-                f" have {self.max_length} at most; --max_length {self.prompt_length + 2} and more"
-                " fits"
+                f"prompts of {self.prompt_length} symbols are longer than the longest word,"
+                f" --max_length {self.max_length}"
             )
         self._check_strategies()
 

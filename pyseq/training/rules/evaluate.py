@@ -109,10 +109,10 @@ def _language(config: RulesConfig, tested: str, prompt_length: int | None) -> La
     learned = [find_grammar(name) for name in (config.grammar, *config.multi_task)]
     grammar = find_grammar(tested)
     length = grammar.prompt_length if prompt_length is None else prompt_length
-    if length > config.max_length - 2:
+    if length > config.max_length:
         raise UserError(
-            f"prompts of {length} symbols leave nothing to complete where words have"
-            f" {config.max_length} at most"
+            f"prompts of {length} symbols are longer than the longest word of the training,"
+            f" {config.max_length} symbols"
         )
     return Language(learned, config.max_length, grammar.prompts(length=length), tested=grammar)
 

@@ -32,16 +32,30 @@ def test_prompts_are_completed_side_by_side():
     assert [each.text for each in found] == ["_", "a^"]
 
 
-def test_decoding_ends_at_the_greatest_length_with_start_and_prompt_counted():
+def test_the_whole_has_max_length_symbols_and_an_eos():
     endless = {(SOS, *[A] * n): A for n in range(20)}
     model = LookupModel([endless])
-    ((found,),) = greedy_completions(model, AB, ["aa"], max_length=8)
+    ((found,),) = greedy_completions(model, AB, ["aa"], max_length=6)
     assert found == Completion("aa", "aaaaa", False)
     assert model.calls == 5
-    # EOS as the last token that fits still finishes.
+    # EOS after the last symbol that fits still finishes.
     model = LookupModel([{key: A for key in endless if len(key) < 7}])
-    ((found,),) = greedy_completions(model, AB, ["aa"], max_length=8)
+    ((found,),) = greedy_completions(model, AB, ["aa"], max_length=6)
     assert found == Completion("aa", "aaaa", True)
+    ((found,),) = greedy_completions(LookupModel([{}]), AB, ["aa"], max_length=2)
+    assert found == Completion("aa", "", True)
+
+
+@pytest.mark.parametrize("name", ["aNbN", "baN", "parentheses_and_brackets"])
+def test_the_longest_word_can_be_completed(name):
+    grammar, max_length = find_grammar(name), 16
+    word = max(grammar.data(200, max_length, 0, "train"), key=len)
+    assert len(word) >= max_length - 1
+    read = [SOS, *grammar.encode(word)]
+    answers = {tuple(read[:i]): read[i] for i in range(1, len(read))}
+    model = LookupModel([answers], grammar.classes)
+    ((found,),) = greedy_completions(model, grammar, [word[:8]], max_length=max_length)
+    assert found == Completion(word[:8], word[8:], True)
 
 
 def test_nothing_is_decoded_after_all_have_ended():
@@ -79,7 +93,7 @@ def test_a_task_token_stands_before_the_prompt_and_costs_no_length():
     model = LookupModel([{(SOS, task, a): b, (SOS, task, a, b): 3}], vocabulary.classes)
     found = greedy_completions(model, AB, ["a"], max_length=9, vocabulary=vocabulary)
     assert found == [[Completion("a", "b(", True)]]
-    found = greedy_completions(model, AB, ["a"], max_length=4, vocabulary=vocabulary)
+    found = greedy_completions(model, AB, ["a"], max_length=2, vocabulary=vocabulary)
     assert found == [[Completion("a", "b(", False)]]
     assert not AB.contains(found[0][0].whole)
 
@@ -101,8 +115,8 @@ def test_refusals_say_what_fits():
     model = LookupModel([{}])
     with pytest.raises(ValueError, match="prompts of 1 to 2 symbols; all must have one length"):
         greedy_completions(model, AB, ["a", "ab"], max_length=9)
-    with pytest.raises(ValueError, match="leave no token to decode of 4; a prompt has 2 at most"):
-        greedy_completions(model, AB, ["aba"], max_length=4)
+    with pytest.raises(ValueError, match="prompts of 3 symbols are longer than max_length 2"):
+        greedy_completions(model, AB, ["aba"], max_length=2)
     with pytest.raises(ValueError, match=r"\(2, 1, 3\) for 1 seeds"):
         validation_loss(model, torch.zeros(2, 1, 3, dtype=torch.long))
     with pytest.raises(ValueError, match="no target"):
@@ -160,7 +174,7 @@ def test_real_models_decode_as_if_they_read_everything_again(name):
                 # Ties of untrained models may go either way.
                 assert both[token] > both.max() - 1e-4
                 read.append(token)
-            assert len(read) <= 24
+            assert len(read) <= 26
 
 
 def test_the_loss_of_a_model_is_that_of_the_library_on_the_same_logits():

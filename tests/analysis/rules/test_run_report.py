@@ -63,7 +63,7 @@ def test_an_examination_completes_every_prompt_with_every_seed():
     ]
     told = [[outcome(AB, each) for each in seed] for seed in found.out_of_distribution]
     assert told == [["kept", "broken", "unfinished"], ["broken", "broken", "broken"]]
-    assert found.out_of_distribution[0][2].text == "b" * 5
+    assert found.out_of_distribution[0][2].text == "b" * 7
     assert found.ensemble is None
     assert found.attention == []  # the model has none to show
 
@@ -105,7 +105,7 @@ def test_the_page_tells_every_prompt_and_its_outcome(tmp_path):
     table = text[text.index("Completions, out of distribution") :]
     rows = dict(re.findall(r'<th class="text">([ab]{3})</th>(.*?)</tr>', table))
     assert re.findall(r">([✓✗…][^<]*)<", rows["baa"])[:2] == ["✓ b", "✗ "]
-    assert re.findall(r">([✓✗…][^<]*)<", rows["bbb"])[:2] == ["… b5", "✗ "]
+    assert re.findall(r">([✓✗…][^<]*)<", rows["bbb"])[:2] == ["… b7", "✗ "]
     assert "seeds averaged" in text
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
