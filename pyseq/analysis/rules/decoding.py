@@ -29,8 +29,8 @@ def greedy_completions(
 ) -> list[list[Completion]]:
     """Complete prompts with the likeliest token, again and again, until each has its EOS.
 
-    Decoding ends where the whole has max_length symbols and its EOS, so that the longest word can be
-    completed. The paper's code has other bounds: first 300 tokens after the prompt, later
+    Decoding ends where the whole has max_length symbols and its EOS: the longest word can be
+    completed. The paper's code had other bounds: first 300 tokens after the prompt, later
     max_length tokens with SOS, prompt and EOS, for which that word is too long.
 
     Args:
