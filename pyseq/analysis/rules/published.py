@@ -10,7 +10,7 @@ from typing import Literal
 LENGTH = 256  # symbols that a word had at most in the published runs
 LEAST_SEEDS = 5  # fewer say little: a row's seeds differ by .2 and more
 
-Verdict = Literal["reached", "above", "below", "not run"]
+Verdict = Literal["reached", "above", "below", "none finished", "not run"]
 
 
 @dataclass(frozen=True)
@@ -149,20 +149,31 @@ def tolerance(metric: str, published: Spread) -> float:
     return _LOSS_TOLERANCE if metric == "validation_loss" else _TOLERANCE
 
 
-def verdict(metric: str, ours: float | None, published: Spread) -> Verdict:
+def finished_rate_of(metric: str) -> str:
+    """The rate of the completions that a metric is a share of; "" for a loss."""
+    return next((f"{part}finished" for part in ("id_", "ood_") if metric.startswith(part)), "")
+
+
+def verdict(
+    metric: str, ours: float | None, published: Spread, *, none_finished: bool = False
+) -> Verdict:
     """Whether our mean reaches the published one.
 
     Args:
         metric (str): a key of a published row.
         ours (float or None): our mean, None where nothing was run.
         published (Spread): what it is held against.
+        none_finished (bool): whether ours is a share of no completions, and the published one is
+            not: such a 0 says nothing.
 
     Returns:
         str: "reached" within `tolerance`, else "above" or "below" by the number itself (of a loss
-        below is better); "not run" without one.
+        below is better); "not run" and "none finished" without a number to compare.
     """
     if ours is None:
         return "not run"
+    if none_finished:
+        return "none finished"
     difference = ours - published.mean
     # A billionth forgives what floats lose in the difference of two decimals.
     if abs(difference) <= tolerance(metric, published) + 1e-9:

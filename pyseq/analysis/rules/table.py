@@ -16,8 +16,10 @@ from pyseq.analysis.rules.published import (
     MODELS,
     PUBLISHED,
     REMARKS,
+    PublishedRow,
     Spread,
     best_published,
+    finished_rate_of,
     short_name,
     verdict,
 )
@@ -44,7 +46,8 @@ NOTES = (
     "another validation. At least loss: all metrics at the validation whose loss is least.",
     "Reached: the mean of the best lies within two published standard deviations of the published "
     "mean; where that deviation is 0, within .05 of a share and .0015 nats of a loss. Above and "
-    "below are about the number; of a loss, below is better.",
+    "below are about the number; of a loss, below is better. None finished: our share is of no "
+    "completions, and the published one is not.",
     f"In the published runs words had up to {LENGTH} symbols. A row of another length, or of other "
     "settings than the published, is told against the same numbers, and is no reproduction.",
     "Chance: completions drawn evenly among symbols and EOS, as measured with a run, else as "
@@ -168,9 +171,10 @@ def _row(pool: Sequence[RunRecord]) -> TableRow:
     best = [select_best(rows) for rows, _ in histories.values()]
     least = [select_minimum_loss(rows) for rows, _ in histories.values()]
     cells = {
-        metric: _cell(metric, _spread(best, metric), _spread(least, metric), published.get(metric))
+        metric: _cell(metric, _spread(best, metric), _spread(least, metric), published,
+                      _spread(best, finished_rate_of(metric)))
         for metric in ("validation_loss", *METRICS)
-    }
+    }  # fmt: skip
     return TableRow(
         grammar=newest.grammar,
         model=newest.model,
@@ -192,7 +196,7 @@ def _row(pool: Sequence[RunRecord]) -> TableRow:
 def _row_not_run(grammar: str, model: str) -> TableRow:
     published = PUBLISHED[grammar, model]
     cells = {
-        metric: _cell(metric, None, None, published.get(metric))
+        metric: _cell(metric, None, None, published, None)
         for metric in ("validation_loss", *METRICS)
     }
     chance = CHANCE.get(grammar, {})
@@ -200,11 +204,19 @@ def _row_not_run(grammar: str, model: str) -> TableRow:
 
 
 def _cell(
-    metric: str, best: Spread | None, least_loss: Spread | None, published: Spread | None
+    metric: str,
+    best: Spread | None,
+    least_loss: Spread | None,
+    published: PublishedRow,
+    finished: Spread | None,
 ) -> Cell:
-    judged = metric in JUDGED and published is not None
-    found = verdict(metric, best.mean if best else None, published) if judged and published else ""
-    return Cell(best, least_loss, published, found)
+    theirs = published.get(metric)
+    if metric not in JUDGED or theirs is None:
+        return Cell(best, least_loss, theirs, "")
+    ended = published.get(finished_rate_of(metric))
+    nothing = finished is not None and finished.mean == 0 and ended is not None and ended.mean > 0
+    mean = best.mean if best else None
+    return Cell(best, least_loss, theirs, verdict(metric, mean, theirs, none_finished=nothing))
 
 
 def _spread(rows: Sequence[Mapping[str, float]], metric: str) -> Spread | None:
@@ -256,7 +268,7 @@ def _texts(row: TableRow, metric: str) -> tuple[str, ...]:
         floor = "" if row.floor is None else f"{row.floor:.{digits + 1}f}"
         beside = [f"{floor} ± {row.floor_error:.{digits + 1}f}" if row.floor_error else floor]
     else:
-        rate = row.cells["id_finished" if metric.startswith("id_") else "ood_finished"]
+        rate = row.cells[finished_rate_of(metric)]
         beside = [_number(row.chance.get(metric)), _number(row.eos_at_once.get(metric))]
         beside += [show(rate.best), show(rate.published)]
     published = cell.published
@@ -345,8 +357,10 @@ def statement(rows: Sequence[TableRow]) -> str:
     said = (
         f"Of the {len(PUBLISHED) * len(JUDGED)} published cells {run} were run at the published "
         f"length and settings: {verdicts.count('reached')} reached, {verdicts.count('above')} "
-        f"above, {verdicts.count('below')} below."
+        f"above, {verdicts.count('below')} below"
     )
+    unfinished = verdicts.count("none finished")
+    said += f", {unfinished} of completions none of which finished." if unfinished else "."
     return f"{said} {others} rows are of another length or other settings." if others else said
 
 

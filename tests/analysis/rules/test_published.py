@@ -60,6 +60,8 @@ def test_reached_is_within_two_deviations():
     assert verdict("ood_rule_1", 0.657 - 0.325, published) == "below"
     assert verdict("ood_rule_1", 0.982, published) == "above"
     assert verdict("ood_rule_1", None, published) == "not run"
+    assert verdict("ood_rule_1", 0.982, published, none_finished=True) == "none finished"
+    assert verdict("ood_rule_1", None, published, none_finished=True) == "not run"
 
 
 @pytest.mark.parametrize(

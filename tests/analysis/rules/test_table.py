@@ -62,6 +62,26 @@ def test_means_and_sample_deviations_of_both_selections():
     assert only.seeds == (1, 2)
 
 
+def test_a_share_of_no_completions_is_not_held_against_the_paper():
+    nothing = replace(TWO, histories=[[row(1, 0.3, 0.0, 0.0)], [row(1, 0.2, 0.0, 0.0)]])
+    rows = summarise([nothing])
+    (only,) = found(rows)
+    assert only.cells["ood_rule_1"].verdict == "none finished"
+    assert only.cells["id_rule_1"].verdict == "reached"
+    assert only.cells["validation_loss"].verdict == "above"
+    assert statement(rows).endswith(
+        "3 were run at the published length and settings: 1 reached, 1 above, 0 below, 1 of "
+        "completions none of which finished."
+    )
+    # One that finishes is enough, and where none of the published ones finished 0 agrees with 0.
+    rows = summarise([replace(nothing, histories=[[row(1, 0.3, 0.0, 0.01)], [row(1, 0.2, 0.0)]])])
+    assert found(rows)[0].cells["ood_rule_1"].verdict == "below"
+    (only,) = found(
+        summarise([replace(nothing, grammar="aNbNcN", model="linear")]), "aNbNcN", "linear"
+    )
+    assert only.cells["ood_rule_1"].verdict == "reached"
+
+
 def test_what_was_not_run_stands_there_too():
     rows = summarise([])
     assert len(rows) == 30
