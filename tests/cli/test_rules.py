@@ -99,8 +99,21 @@ def test_evaluation_shows_every_seed_the_ensemble_and_what_they_are_held_against
     losses = [min(row["validation_loss"] for row in rows) for rows in record.histories]
     for loss in losses:  # the file holds each seed's weights at its lowest loss
         assert f"{loss:.5f}" in out
-    assert "4 prompts in and 12 out of distribution" in out or "out of distribution" in out
+    assert "3 prompts in and 13 out of distribution" in out
     assert all(len(line) <= 80 for line in out.splitlines() if line.startswith("  "))
+
+
+def test_prompts_may_be_as_long_as_the_longest_word_and_no_longer(trained, capsys):
+    model = str(trained / "model.pt")
+    code, out, _ = run(capsys, "evaluate", model, "--prompt_length", "12")
+    assert code == 0
+    assert "7 prompts in and 4089 out of distribution" in out
+    code, out, err = run(capsys, "evaluate", model, "--prompt_length", "13")
+    assert (code, out) == (2, "")
+    assert err == (
+        "pyseq rules: prompts of 13 symbols are longer than the longest word of the training, 12"
+        " symbols\n"
+    )
 
 
 def test_a_model_of_another_grammar_is_refused(trained, capsys):
