@@ -55,7 +55,7 @@ struct AdaptiveAttentionBackward {
 };
 
 PYSEQ_FOR_EVERY_ISA(adaptive_attention, AdaptiveAttention)
-PYSEQ_FOR_EVERY_ISA(adaptive_attention_backward, AdaptiveAttentionBackward)
+PYSEQ_FOR_EVERY_WIDTH(adaptive_attention_backward, AdaptiveAttentionBackward)
 
 void adaptive_attention(const AdaptiveAttention& arguments);
 void adaptive_attention_backward(const AdaptiveAttentionBackward& arguments);

@@ -27,7 +27,7 @@ struct CosineDecode {
   int threads;
 };
 
-PYSEQ_FOR_EVERY_ISA(cosine_decode, CosineDecode)
+PYSEQ_FOR_EVERY_WIDTH(cosine_decode, CosineDecode)
 
 void cosine_decode(const CosineDecode& arguments);
 

@@ -24,21 +24,34 @@ Isa chosen_isa();
 }  // namespace pyseq
 
 // Declares `void op(const Arguments&)` in the namespace of every instruction set.
-#define PYSEQ_FOR_EVERY_ISA(op, Arguments) \
-  namespace portable {                     \
-  void op(const Arguments&);               \
-  }                                        \
-  namespace avx2 {                         \
-  void op(const Arguments&);               \
-  }                                        \
-  namespace avx512 {                       \
-  void op(const Arguments&);               \
-  }                                        \
-  namespace avx512_bf16 {                  \
-  void op(const Arguments&);               \
-  }                                        \
-  namespace amx {                          \
-  void op(const Arguments&);               \
+#define PYSEQ_FOR_EVERY_ISA(op, Arguments)   \
+  PYSEQ_FOR_EVERY_WIDTH_ALONE(op, Arguments) \
+  namespace avx512_bf16 {                    \
+  void op(const Arguments&);                 \
+  }                                          \
+  namespace amx {                            \
+  void op(const Arguments&);                 \
+  }
+
+// The same for an op without products of bfloat16, whose code is one for all three with AVX-512.
+#define PYSEQ_FOR_EVERY_WIDTH(op, Arguments) \
+  PYSEQ_FOR_EVERY_WIDTH_ALONE(op, Arguments) \
+  namespace avx512_bf16 {                    \
+  using avx512::op;                          \
+  }                                          \
+  namespace amx {                            \
+  using avx512::op;                          \
+  }
+
+#define PYSEQ_FOR_EVERY_WIDTH_ALONE(op, Arguments) \
+  namespace portable {                             \
+  void op(const Arguments&);                       \
+  }                                                \
+  namespace avx2 {                                 \
+  void op(const Arguments&);                       \
+  }                                                \
+  namespace avx512 {                               \
+  void op(const Arguments&);                       \
   }
 
 #ifdef PYSEQ_HAS_X86

@@ -30,8 +30,8 @@ struct ExponentialSmoothingBackward {
   int threads;
 };
 
-PYSEQ_FOR_EVERY_ISA(exponential_smoothing, ExponentialSmoothing)
-PYSEQ_FOR_EVERY_ISA(exponential_smoothing_backward, ExponentialSmoothingBackward)
+PYSEQ_FOR_EVERY_WIDTH(exponential_smoothing, ExponentialSmoothing)
+PYSEQ_FOR_EVERY_WIDTH(exponential_smoothing_backward, ExponentialSmoothingBackward)
 
 void exponential_smoothing(const ExponentialSmoothing& arguments);
 void exponential_smoothing_backward(const ExponentialSmoothingBackward& arguments);

@@ -43,8 +43,8 @@ struct FeedForwardBackward {
   int threads;
 };
 
-PYSEQ_FOR_EVERY_ISA(feed_forward, FeedForward)
-PYSEQ_FOR_EVERY_ISA(feed_forward_backward, FeedForwardBackward)
+PYSEQ_FOR_EVERY_WIDTH(feed_forward, FeedForward)
+PYSEQ_FOR_EVERY_WIDTH(feed_forward_backward, FeedForwardBackward)
 
 void feed_forward(const FeedForward& arguments);
 void feed_forward_backward(const FeedForwardBackward& arguments);

@@ -21,7 +21,7 @@ struct WidenRows {
   bool past_caches;
 };
 
-PYSEQ_FOR_EVERY_ISA(widen_rows, WidenRows)
+PYSEQ_FOR_EVERY_WIDTH(widen_rows, WidenRows)
 
 void widen_rows(const WidenRows& arguments);
 

@@ -30,7 +30,7 @@ struct HardAttentionCopyBackward {
 };
 
 PYSEQ_FOR_EVERY_ISA(hard_attention, HardAttention)
-PYSEQ_FOR_EVERY_ISA(hard_attention_copy_backward, HardAttentionCopyBackward)
+PYSEQ_FOR_EVERY_WIDTH(hard_attention_copy_backward, HardAttentionCopyBackward)
 
 void hard_attention(const HardAttention& arguments);
 void hard_attention_copy_backward(const HardAttentionCopyBackward& arguments);

@@ -47,8 +47,8 @@ struct LstmBackward {
   int threads;
 };
 
-PYSEQ_FOR_EVERY_ISA(lstm, Lstm)
-PYSEQ_FOR_EVERY_ISA(lstm_backward, LstmBackward)
+PYSEQ_FOR_EVERY_WIDTH(lstm, Lstm)
+PYSEQ_FOR_EVERY_WIDTH(lstm_backward, LstmBackward)
 
 void lstm(const Lstm& arguments);
 void lstm_backward(const LstmBackward& arguments);

@@ -37,7 +37,7 @@ struct PatchEmbedBackward {
 };
 
 PYSEQ_FOR_EVERY_ISA(patch_embed, PatchEmbed)
-PYSEQ_FOR_EVERY_ISA(patch_embed_backward, PatchEmbedBackward)
+PYSEQ_FOR_EVERY_WIDTH(patch_embed_backward, PatchEmbedBackward)
 
 void patch_embed(const PatchEmbed& arguments);
 void patch_embed_backward(const PatchEmbedBackward& arguments);

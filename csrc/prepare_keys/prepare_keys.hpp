@@ -28,8 +28,8 @@ struct PrepareKeysBackward {
   int threads;
 };
 
-PYSEQ_FOR_EVERY_ISA(prepare_keys, PrepareKeys)
-PYSEQ_FOR_EVERY_ISA(prepare_keys_backward, PrepareKeysBackward)
+PYSEQ_FOR_EVERY_WIDTH(prepare_keys, PrepareKeys)
+PYSEQ_FOR_EVERY_WIDTH(prepare_keys_backward, PrepareKeysBackward)
 
 void prepare_keys(const PrepareKeys& arguments);
 void prepare_keys_backward(const PrepareKeysBackward& arguments);

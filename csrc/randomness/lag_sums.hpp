@@ -18,7 +18,7 @@ struct LagSums {
   int64_t* equals;
 };
 
-PYSEQ_FOR_EVERY_ISA(lag_sums, LagSums)
+PYSEQ_FOR_EVERY_WIDTH(lag_sums, LagSums)
 
 void lag_sums(const LagSums& arguments);
 

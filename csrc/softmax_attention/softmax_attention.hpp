@@ -48,8 +48,8 @@ struct SoftmaxAttentionBackward {
   int threads;
 };
 
-PYSEQ_FOR_EVERY_ISA(softmax_attention, SoftmaxAttention)
-PYSEQ_FOR_EVERY_ISA(softmax_attention_backward, SoftmaxAttentionBackward)
+PYSEQ_FOR_EVERY_WIDTH(softmax_attention, SoftmaxAttention)
+PYSEQ_FOR_EVERY_WIDTH(softmax_attention_backward, SoftmaxAttentionBackward)
 
 void softmax_attention(const SoftmaxAttention& arguments);
 void softmax_attention_backward(const SoftmaxAttentionBackward& arguments);

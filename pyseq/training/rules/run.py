@@ -141,9 +141,14 @@ def _checkpoint_to_resume(run: RulesRun) -> Path | None:
             " cosine follows; the same fits"
         )
     state = SafetensorsCheckpointIO().load_checkpoint(run.folder / "last")
-    refuse_other_settings(
-        before, run.config, state["global_step"], "--resume auto: ", "--resume never"
-    )
+    steps = state["global_step"]
+    refuse_other_settings(before, run.config, steps, "--resume auto: ", "--resume never")
+    if not state["finished"] and steps == run.config.max_steps:
+        raise UserError(
+            f"--resume auto: the run in {run.folder} has made all {steps} steps, but not as its"
+            f" last ones, which a validation follows; --max_steps {steps + 1} and more fit, or"
+            " --resume never"
+        )
     return run.folder / "last"
 
 

@@ -107,6 +107,11 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(tmp_path, whole, monkeyp
         f"stopped by SIGTERM; saved step 10 in {folder}/last;"
         f" to go on: pyseq rules train --config {folder}/config.yaml --resume auto"
     )
+    # Nothing is left to do that would bring the validation and the end of the seeds.
+    with pytest.raises(UserError, match=r"has made all 10 steps, .*; --max_steps 11 and more fit"):
+        train_rules(
+            rules_config(tmp_path, resume="auto", **SETTINGS | {"max_steps": 10}), told=False
+        )
     train_rules(rules_config(tmp_path, resume="auto", **SETTINGS), told=False)
     assert_alike(whole, tmp_path)
 
