@@ -40,17 +40,17 @@ PAGE = Path(__file__).parents[1] / "docs" / "rules-strategies.md"
 MODELS = ("lstm", "transformer")
 # An epoch of aNbN at this length is one step.
 COMMON: Mapping[str, Any] = {
-    "grammar": "aNbN", "max_length": 32, "seeds": 5, "max_steps": 3000, "validate_every": 100,
+    "grammar": "aNbN", "max_length": 32, "seeds": 5, "max_steps": 2000, "validate_every": 200,
     "patience": 0,
 }  # fmt: skip
-PLAIN, PROGRESSIVE = "plain", "progressive: from step 1000 and 2000"
+PLAIN, PROGRESSIVE = "plain", "progressive: from step 700 and 1400"
 STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     PLAIN: {},
-    "curriculum: 8 symbols, 16 from step 500, 32 from step 1000": {
+    "curriculum: 8 symbols, 16 from step 400, 32 from step 800": {
         "curriculum_lengths": (8, 16),
-        "curriculum_epochs": (500, 1000),
+        "curriculum_epochs": (400, 800),
     },
-    PROGRESSIVE: {"progressive": (1000, 2000)},
+    PROGRESSIVE: {"progressive": (700, 1400)},
     "multi-task with baN": {"multi_task": ("baN",)},
     "label smoothing .1": {"label_smoothing": 0.1},
     "focal loss, gamma 2": {"focal_gamma": 2.0},
