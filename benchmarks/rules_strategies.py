@@ -172,7 +172,7 @@ def table(lines: Mapping[tuple[str, str], Mapping[str, Any]], model: str) -> lis
     return [
         f"## {model}",
         markdown(head, rows),
-        f"{minutes:.0f} minutes on {plain['machine']}; the least possible loss is "
+        f"{minutes:.0f} minutes of wall clock on {plain['machine']}; the least possible loss is "
         f"{plain['floor']:.4f}.",
     ]
 

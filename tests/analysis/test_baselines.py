@@ -46,8 +46,9 @@ def test_probabilities_sum_to_one_after_any_context(training, order):
         # Each context with each symbol after it, one after the other.
         told = np.array(list(itertools.product(range(alphabet), repeat=order + 1)))
         bits = markov_bits(train, told.ravel(), alphabet, order)[order :: order + 1]
-        last = markov_bits(train, told[-1][-1:], alphabet, order, context=told[-1][:-1])
-        assert last == pytest.approx(bits[-1:], abs=1e-12)
+        for i in (1, len(told) // 2, -1):
+            alone = markov_bits(train, told[i, -1:], alphabet, order, context=told[i, :-1])
+            assert alone == pytest.approx(bits[[i]], abs=1e-12)
     assert np.isfinite(bits).all()
     totals = (2.0**-bits).reshape(-1, alphabet).sum(1)
     np.testing.assert_allclose(totals, 1.0, atol=1e-12)

@@ -51,6 +51,12 @@ def test_what_was_run_is_kept_and_stands_on_the_page(tmp_path, monkeypatch, caps
     assert rules_strategies.read_lines(tmp_path / "rules" / "lines.jsonl") == {}
 
 
+def test_the_page_in_docs_is_that_of_the_lines():
+    lines = rules_strategies.read_lines(rules_strategies.RESULTS)
+    assert len(lines) == len(rules_strategies.RESULTS.read_text("utf-8").splitlines())
+    assert rules_strategies.PAGE.read_text("utf-8") == rules_strategies.page(lines)
+
+
 def test_gains_are_paired_by_seed():
     found = gain([0.5, 0.7, 0.9], [0.4, 0.6, 0.8])
     assert found.value == pytest.approx(0.1)

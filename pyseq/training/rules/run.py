@@ -145,9 +145,8 @@ def _checkpoint_to_resume(run: RulesRun) -> Path | None:
     refuse_other_settings(before, run.config, steps, "--resume auto: ", "--resume never")
     if not state["finished"] and steps == run.config.max_steps:
         raise UserError(
-            f"--resume auto: the run in {run.folder} has made all {steps} steps, but not as its"
-            f" last ones, which a validation follows; --max_steps {steps + 1} and more fit, or"
-            " --resume never"
+            f"--resume auto: the run in {run.folder} was interrupted after {steps} steps, and only"
+            f" a further one lets it end; --max_steps {steps + 1} and more fit, or --resume never"
         )
     return run.folder / "last"
 

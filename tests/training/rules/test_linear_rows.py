@@ -1,4 +1,4 @@
-"""The published Linear rows on aNbN, in seconds: at length 16 they are what they are at 256."""
+"""Linear on aNbN, as published and with its mask turned: at length 16 in seconds."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_as_published_it_repeats_one_token(tmp_path):
 
 
 def test_with_the_mask_turned_it_reads_the_prompt(tmp_path):
-    """Its figures are ID R1 1.00 and OOD R1 .20, less than the .275 of EOS at once."""
+    """ID R1 is 1.00 and OOD R1 .20, less than the .275 of EOS at once."""
     rows = best_rows(tmp_path, "fixed")
     assert [row["id_rule_1"] for row in rows] == [1, 1, 1]
     outside = [row["ood_rule_1"] for row in rows]

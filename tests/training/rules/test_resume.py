@@ -108,7 +108,7 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(tmp_path, whole, monkeyp
         f" to go on: pyseq rules train --config {folder}/config.yaml --resume auto"
     )
     # Nothing is left to do that would bring the validation and the end of the seeds.
-    with pytest.raises(UserError, match=r"has made all 10 steps, .*; --max_steps 11 and more fit"):
+    with pytest.raises(UserError, match=r"after 10 steps, .*; --max_steps 11 and more"):
         train_rules(
             rules_config(tmp_path, resume="auto", **SETTINGS | {"max_steps": 10}), told=False
         )
