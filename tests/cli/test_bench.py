@@ -1,5 +1,7 @@
 """`pyseq bench`: what it refuses, and one quick run."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from pyseq.cli import bench, main
@@ -16,6 +18,15 @@ def test_a_quick_run_prints_every_contestant_and_stores_nothing(capsys):
             assert contestant.name in printed
     assert "vs best peer" in printed
     assert sorted(rows.RESULTS.glob("**/*")) == before
+
+
+def test_no_cell_of_a_piped_table_is_folded(capsys):
+    header = ("contestant", "p50 [p20, p80]", "rate", "of ceiling", "vs best peer", "peak")
+    cells = ("get_batch without targets (peer)", *["99.9 [99.9, 99.9] tokens"] * 5)
+    table = SimpleNamespace(HEADER=header, title=lambda _: "title", cells=lambda _: [cells])
+    bench._show(bench._console(), table, None)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "get_batch" in line]
+    assert all(cell in line for cell in cells)
 
 
 @pytest.mark.parametrize(
