@@ -58,14 +58,14 @@ for name in ${only//,/ }; do
 done
 device=(--device cuda --rounds 10)
 folders=(tests/ops tests/nn tests/data)
-kernels=tests/kernels
+kernels=(tests/kernels)
 if $dry; then
   export CUDA_VISIBLE_DEVICES="" TRITON_INTERPRET=1 OMP_NUM_THREADS=1
   device=(--device cpu --quick --rounds 1)
   budget=1200 # nothing is stopped for a busy machine's sake
   only=${only:-$steps,kernels}
   folders=(tests/ops/test_gather_windows.py -k tensor)
-  kernels=tests/kernels/test_gather_windows.py
+  kernels=(tests/kernels/test_gather_windows.py -k equals_indexing)
 else
   only=${only:-$steps}
   export PYSEQ_REQUIRE_CUDA=1
@@ -144,7 +144,7 @@ if wanted tests; then
   step tests 150 "${pytest[@]}" "${folders[@]}" "${parallel[@]}" --junitxml="$work/tests.xml"
   # One process for each file, which compiles its launches once.
   if ((${#parallel[@]})); then parallel+=(--dist loadfile); fi
-  step tests_kernels 60 "${pytest[@]}" "$kernels" "${parallel[@]}" \
+  step tests_kernels 60 "${pytest[@]}" "${kernels[@]}" "${parallel[@]}" \
     --junitxml="$work/tests_kernels.xml"
 fi
 if wanted kernels; then each_kernel kernels 60; fi

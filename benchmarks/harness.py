@@ -241,6 +241,9 @@ def measure(
                 left_out[runner.name] = reason
                 runners.remove(runner)
                 runner.close()
+        gc.collect()
+        gc.freeze()  # each peak collects garbage, which need not search what lives on anyway
+        stack.callback(gc.unfreeze)
         for runner in runners:  # before warming up: it gives free memory back to the system
             runner.measure_peak()
         for runner in runners:

@@ -16,7 +16,7 @@ from tests import interpreter
 # Without a GPU, Triton's kernels run in its interpreter. Triton reads this when it is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-    interpreter.remember_builtins()
+    interpreter.hasten()
 
 # A shell starts background jobs with Ctrl-C ignored, which the trainings of the tests would inherit
 # and, as they should, keep.

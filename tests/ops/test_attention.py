@@ -1,5 +1,6 @@
 """What holds for every attention op in the same form, and which query sees which key."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -257,6 +258,40 @@ def reached_by(
 
 
 # One row is spoilt; whatever may not see it must be what it was, forward and backward.
+SPOILT_ROW = 6
+
+
+def one_call(name: str, norm: str | None, backend: str, x: Arguments, gradient: Tensor) -> Outputs:
+    """The outputs under a causal mask, of cosine attentions a window too, and all gradients."""
+    leaves = leaves_of(x)
+    options = {"norm": norm, "window": 3} if "cosine" in name else {}
+    outputs = ATTENTIONS[name](**leaves, **options, causal=True, backend=backend)
+    return *outputs, *torch.autograd.grad(outputs[0], list(leaves.values()), gradient)
+
+
+@functools.cache
+def clean_case(name: str) -> tuple[Arguments, Tensor, Tensor]:
+    """Tensors, a gradient of the output, and which query sees which key (T, S)."""
+    x = inputs(name, gains=True, B=2, H=4, G=2, T=12, S=12)
+    (B, _, T, _), S = x["query"].shape, x["key"].shape[2]
+    n = int(lengths_of(B, S)[1]) if "ragged" in name else S
+    window = 3 if "cosine" in name else None
+    visible = torch.tensor(
+        [[s < n and sees(t, s, T, n, True, window, 0) for s in range(S)] for t in range(T)]
+    )
+    return x, random(*x["query"].shape, seed=4).float(), visible
+
+
+@functools.cache
+def clean_call(name: str, norm: str | None, backend: str, without: str | None = None) -> Outputs:
+    """Of the clean tensors; `without` drops what a spoilt row of that name reaches."""
+    x, gradient, visible = clean_case(name)
+    if without is not None:
+        queries, _ = reached_by(without, SPOILT_ROW, visible, 2, 4, 2)
+        gradient = gradient.masked_fill(queries[..., None], 0)
+    return one_call(name, norm, backend, x, gradient)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("spoilt", ["query", "key", "value", "gradient"])
 @pytest.mark.parametrize(
@@ -264,27 +299,14 @@ def reached_by(
     [(name, norm, backend) for name, backend in SERVED for norm in NORMS_OF[name]],
 )
 def test_bad_rows_stay_alone(name, norm, spoilt, bad, backend):
-    B, H, G, T, S = 2, 4, 2, 12, 12
-    n = int(lengths_of(B, S)[1]) if "ragged" in name else S
-    options = {"norm": norm, "window": 3} if "cosine" in name else {}
-    window = options.get("window")
-    visible = torch.tensor(
-        [[s < n and sees(t, s, T, n, True, window, 0) for s in range(S)] for t in range(T)]
-    )
-    row = 6
-    clean = inputs(name, gains=True, B=B, H=H, G=G, T=T, S=S)
-    gradient = random(B, H, T, 8, seed=4).float()
+    clean, gradient, visible = clean_case(name)
+    row = SPOILT_ROW
     dirty = {m: x.clone() for m, x in (clean | {"gradient": gradient}).items()}
     dirty[spoilt][1, 1, row, 5] = bad
     bad_gradient = dirty.pop("gradient")
-
-    def run(x, gradient):
-        leaves = leaves_of(x)
-        outputs = ATTENTIONS[name](**leaves, **options, causal=True, backend=backend)
-        return *outputs, *torch.autograd.grad(outputs[0], list(leaves.values()), gradient)
-
-    queries, keys = reached_by(spoilt, row, visible, B, H, G)
-    before, after = run(clean, gradient), run(dirty, bad_gradient)
+    queries, keys = reached_by(spoilt, row, visible, 2, 4, 2)
+    before = clean_call(name, norm, backend)
+    after = one_call(name, norm, backend, dirty, bad_gradient)
     of_outputs = [queries] * (len(before) - len(clean))
     reached = [*of_outputs, queries, keys, keys]
     for i, (was, now, touched) in enumerate(zip(before, after, reached, strict=False)):
@@ -302,7 +324,7 @@ def test_bad_rows_stay_alone(name, norm, spoilt, bad, backend):
             assert grad.isfinite().logical_not().tolist() == of_head
         return
     # Outputs that are NaN have no share in the sums.
-    without = run(clean, gradient.masked_fill(queries[..., None], 0))
+    without = clean_call(name, norm, backend, without=spoilt)
     for m, was, now in zip(clean, without[1:], after[1:], strict=True):
         was, now = was.clone(), now.clone()
         if m == spoilt:  # a norm of NaN makes NaN of its own gradient

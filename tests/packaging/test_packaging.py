@@ -117,11 +117,11 @@ class Installed:
         what = {"editable": ["-e", "."], "regular": ["."]}.get(kind)
         if what is None:
             what = [source_distribution(workshop, self.checkout, folder)]
-        in_checkout = kind == "editable"
-        variables = {} if in_checkout else PORTABLE  # the whole of it is built once
-        done = self.environment.pip_install(*what, cwd=self.checkout, **variables)
+        # The whole of it was built for the environment that these tests run in.
+        done = self.environment.pip_install(*what, cwd=self.checkout, **PORTABLE)
         assert done.returncode == 0, done.stdout
-        self.package = (self.checkout if in_checkout else self.environment.site_packages) / "pyseq"
+        holder = self.checkout if kind == "editable" else self.environment.site_packages
+        self.package = holder / "pyseq"
 
 
 @pytest.fixture(scope="module", params=["editable", "regular", "sdist"])
