@@ -57,6 +57,24 @@ def test_the_page_in_docs_is_that_of_the_lines():
     assert rules_strategies.PAGE.read_text("utf-8") == rules_strategies.page(lines)
 
 
+def test_more_of_fewer_completions_may_be_a_gain_and_a_loss():
+    ended, rare = [0.5, 0.5, 0.5], [0.1, 0.1, 0.1]
+    line = {"ood_rule_1": [0.4, 0.5, 0.6], "ood_finished": ended, "held_out_half": [0.4, 0.4, 0.4],
+            "best_of_history": [0.7] * 3, "ensemble": 0.5, "validation_loss": [0.1] * 3,
+            "seconds": 60.0, "machine": "a machine", "floor": 0.08}  # fmt: skip
+    few = line | {"ood_rule_1": [0.6, 0.7, 0.81], "ood_finished": rare}
+    lines = {("lstm", PLAIN): line, ("lstm", "weight decay .1"): few, ("lstm", PROGRESSIVE): few}
+    rows = rules_strategies.table(lines, "lstm")[1].splitlines()
+    [decay] = [row.split(" | ") for row in rows if "weight decay" in row]
+    [progressive] = [row.split(" | ") for row in rows if "progressive" in row]
+    assert decay[1] == "0.703 ± 0.105"
+    assert decay[2].startswith("0.203 [")
+    assert decay[3:6] == ["helps", "0.100 ± 0.000", "0.070 ± 0.011"]
+    assert decay[6].startswith("-0.180 [")
+    assert decay[7] == "hurts"
+    assert progressive[6:8] == ["", ""]
+
+
 def test_gains_are_paired_by_seed():
     found = gain([0.5, 0.7, 0.9], [0.4, 0.6, 0.8])
     assert found.value == pytest.approx(0.1)
