@@ -211,7 +211,7 @@ def page(lines: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         "Best of history is the figure that the paper's tables have; the ensemble averages the "
         "seeds' probabilities at every step. A gain is paired by seed, with Student's 95 % "
         "interval over seeds; of forty gains by what does nothing, one is said to help and one to "
-        "hurt. "
+        "hurt. Where all seeds agree an interval has no width, which says nothing of other seeds. "
         "Progressive training learns right completions of half of the prompts: its figures and its "
         "gain are of the other half alone.",
     ]

@@ -104,5 +104,5 @@ def skip_overflow() -> None:
     from triton.runtime import interpreter
 
     builder = interpreter.interpreter_builder
-    if not builder.options.debug:
-        builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
+    assert not builder.options.debug
+    builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)

@@ -259,6 +259,7 @@ def reached_by(
 
 # One row is spoilt; whatever may not see it must be what it was, forward and backward.
 SPOILT_ROW = 6
+SPOILT_SIZES = {"B": 2, "H": 4, "G": 2}
 
 
 def one_call(name: str, norm: str | None, backend: str, x: Arguments, gradient: Tensor) -> Outputs:
@@ -272,7 +273,7 @@ def one_call(name: str, norm: str | None, backend: str, x: Arguments, gradient: 
 @functools.cache
 def clean_case(name: str) -> tuple[Arguments, Tensor, Tensor]:
     """Tensors, a gradient of the output, and which query sees which key (T, S)."""
-    x = inputs(name, gains=True, B=2, H=4, G=2, T=12, S=12)
+    x = inputs(name, gains=True, **SPOILT_SIZES, T=12, S=12)
     (B, _, T, _), S = x["query"].shape, x["key"].shape[2]
     n = int(lengths_of(B, S)[1]) if "ragged" in name else S
     window = 3 if "cosine" in name else None
@@ -287,7 +288,7 @@ def clean_call(name: str, norm: str | None, backend: str, without: str | None = 
     """Of the clean tensors; `without` drops what a spoilt row of that name reaches."""
     x, gradient, visible = clean_case(name)
     if without is not None:
-        queries, _ = reached_by(without, SPOILT_ROW, visible, 2, 4, 2)
+        queries, _ = reached_by(without, SPOILT_ROW, visible, **SPOILT_SIZES)
         gradient = gradient.masked_fill(queries[..., None], 0)
     return one_call(name, norm, backend, x, gradient)
 
@@ -304,7 +305,7 @@ def test_bad_rows_stay_alone(name, norm, spoilt, bad, backend):
     dirty = {m: x.clone() for m, x in (clean | {"gradient": gradient}).items()}
     dirty[spoilt][1, 1, row, 5] = bad
     bad_gradient = dirty.pop("gradient")
-    queries, keys = reached_by(spoilt, row, visible, 2, 4, 2)
+    queries, keys = reached_by(spoilt, row, visible, **SPOILT_SIZES)
     before = clean_call(name, norm, backend)
     after = one_call(name, norm, backend, dirty, bad_gradient)
     of_outputs = [queries] * (len(before) - len(clean))
