@@ -114,7 +114,8 @@ def _inputs(size: Size) -> Iterator[Inputs]:
 def _truths(tensors: Tensors, grad: Tensor) -> dict[str, correct.Truth]:
     reference = partial(_ours, "reference")
     exact = _results(reference, {n: x.double() for n, x in tensors.items()}, grad.double())
-    return correct.truths(exact, _results(reference, tensors, grad), torch.float32)
+    truths = correct.truths(exact, _results(reference, tensors, grad), torch.float32)
+    return correct.with_plain_sums(truths, {"bias": grad[0, ..., 0].numel()})
 
 
 def _ours(backend: str, **tensors: Tensor) -> Tensor:

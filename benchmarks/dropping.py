@@ -41,8 +41,12 @@ def inputs(
     constants: tuple[str, ...],
     reference: Op,
     share: float,
+    sums: Mapping[str, int] | None = None,
 ) -> Iterator[Inputs]:
-    """Tensors from a generator, and the truth about them from the reference."""
+    """Tensors from a generator, and the truth about them from the reference.
+
+    `sums` names gradients that are sums, and of how many terms: see `correct.with_plain_sums`.
+    """
     torch.compiler.reset()
     generator = torch.Generator().manual_seed(0)
     tensors = make(generator)
@@ -50,7 +54,10 @@ def inputs(
     grads = [torch.randn(out.shape, generator=generator) for _ in range(DRAWS)]
     expected = {
         kind: correct.over_draws(
-            _truths(reference, tensors, constants, grad, dropout) for grad in grads
+            correct.with_plain_sums(
+                _truths(reference, tensors, constants, grad, dropout), sums or {}
+            )
+            for grad in grads
         )
         for kind, dropout in ((DROPPED, share), (PLAIN, 0.0))
     }
