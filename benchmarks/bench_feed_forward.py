@@ -57,7 +57,7 @@ def _case(size: Size, quick: bool) -> Case:
             (),
             ours["reference"],
             SHARE,
-            {"bias_in": N, "bias_out": N},
+            dict.fromkeys(("weight_in", "bias_in", "weight_out", "bias_out"), N),
         ),
         contestants=dropping.contestants(ours, peers),
         check=dropping.check,
