@@ -11,7 +11,7 @@ GEMM's rate. The peers cannot be faster than their weights: three passes over 8.
 written, at 4.3 TB/s are 12 ms.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -44,11 +44,13 @@ HIDDEN = -1e30  # a logit of no weight; -inf would make the entropy's gradient N
 BACKWARD_WORK = 3.5  # of forward and backward together; 2.5 times the forward's products on top
 
 
-def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
-    """Every shape and dtype."""
+def cases(
+    quick: bool = False, device: str = "cpu", sizes: Sequence[tuple[Shape, bool]] | None = None
+) -> list[Case]:
+    """Every shape, or these `sizes`, and dtype."""
     return [
         _case(shape, dtype, device, quick, backward)
-        for shape, backward in (QUICK if quick else SIZES[device])
+        for shape, backward in sizes or (QUICK if quick else SIZES[device])
         for dtype in DTYPES[device]
     ]
 

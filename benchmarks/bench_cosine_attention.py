@@ -14,7 +14,7 @@ Anchors: cuDNN at 691 TFLOP/s forward and 594 backward (full) would need 6.4 ms 
 400 to 520 TFLOP/s, 8.5 to 11 ms (full).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -48,11 +48,13 @@ PREPARED_BOUND = 1.01 * SCALE_BOUND
 BACKWARD_WORK = 3.5  # of forward and backward together; 2.5 times the forward's products on top
 
 
-def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
-    """Every shape and dtype, forward and with gradients."""
+def cases(
+    quick: bool = False, device: str = "cpu", sizes: Sequence[Shape] | None = None
+) -> list[Case]:
+    """Every shape and dtype, forward and with gradients; of other `sizes` than the usual ones."""
     return [
         _case(shape, dtype, device, quick, backward)
-        for shape in (QUICK if quick else SIZES[device])
+        for shape in sizes or (QUICK if quick else SIZES[device])
         for dtype in DTYPES[device]
         for backward in (False, True)
         if not backward or TRAINED_LENGTH[device] >= shape.T

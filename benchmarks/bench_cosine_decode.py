@@ -10,7 +10,7 @@ Floor at T=1 S=65536 H=32 G=8 D=128, bfloat16: keys and values of one sequence a
 datasheet's 4.8 TB/s would give 56 us and 0.45 ms. The arithmetic, 1.1 GFLOP a sequence, is nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -67,11 +67,13 @@ class Inputs:
     expected: list[dict[str, correct.Truth]]
 
 
-def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
-    """Every shape and dtype."""
+def cases(
+    quick: bool = False, device: str = "cpu", sizes: Sequence[Shape] | None = None
+) -> list[Case]:
+    """Every shape, or these `sizes`, and dtype."""
     return [
         _case(shape, dtype, device, quick)
-        for shape in (QUICK if quick else SIZES[device])
+        for shape in sizes or (QUICK if quick else SIZES[device])
         for dtype in DTYPES[device]
     ]
 

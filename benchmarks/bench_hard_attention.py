@@ -13,7 +13,7 @@ soft attention, at 691 TFLOP/s of twice the work, would need 6.4 ms, 2.2 times o
 comparison of every logit with its lane's best is what keeps us from it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -48,9 +48,11 @@ class HardInputs:
     tolerance: float
 
 
-def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
-    """Every shape and dtype; the gradient is not timed."""
-    shapes = QUICK if quick else SIZES[device]
+def cases(
+    quick: bool = False, device: str = "cpu", sizes: Sequence[Shape] | None = None
+) -> list[Case]:
+    """Every shape, or these `sizes`, and dtype; the gradient is not timed."""
+    shapes = sizes or (QUICK if quick else SIZES[device])
     return [_case(shape, dtype, device, quick) for shape in shapes for dtype in DTYPES[device]]
 
 

@@ -11,7 +11,7 @@ With gradients of weight and bias, on the CPU only, the output's gradient is rea
 bytes as were written.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,12 +49,16 @@ class Inputs:
     expected: list[dict[str, correct.Truth]]  # gradients whole
 
 
-def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
-    """Every size and dtype, forward; some with gradients."""
+def cases(
+    quick: bool = False, device: str = "cpu", sizes: Sequence[Size] | None = None
+) -> list[Case]:
+    """Every size and dtype, forward; some with gradients. Of other `sizes` the forward alone."""
     forward, trained = (
         [QUICK] * min(len(batches), 1) if quick else [(B, T, P, C) for B in batches]
         for batches in (BATCHES, TRAINED[device])
     )
+    if sizes:
+        forward, trained = list(sizes), []
     return [
         _case(size, dtype, device, quick, backward)
         for backward, sizes in ((False, forward), (True, trained))

@@ -12,7 +12,7 @@ writes and twice reads their gradient needs 3 ms more at 4.3 TB/s, and keeps 2 t
 gradients alone are 0.17 GB.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -45,11 +45,15 @@ class Inputs:
     expected: dict[str, correct.Truth]
 
 
-def cases(quick: bool = False, device: str = "cpu") -> list[Case]:
-    """One scale and several, in every dtype."""
-    size = QUICK if quick else SIZES[device]
+def cases(
+    quick: bool = False, device: str = "cpu", sizes: Sequence[Size] | None = None
+) -> list[Case]:
+    """One scale and several, in every dtype; of other `sizes` than the usual one."""
     return [
-        _case(size, scales, dtype, device, quick) for scales in SCALES for dtype in DTYPES[device]
+        _case(size, scales, dtype, device, quick)
+        for size in sizes or [QUICK if quick else SIZES[device]]
+        for scales in SCALES
+        for dtype in DTYPES[device]
     ]
 
 

@@ -4,8 +4,8 @@
 #   benchmarks/gpu.sh [--only STEP,STEP] [--ops OP,OP] [--dry-run]
 #
 # Steps, in this order: install, tests, memcheck, bench, train, and only if they are named kernels
-# (what memcheck looks at, without it) and racecheck. A step that fails is recorded and stops
-# nothing; the exit status is 1 if any did. Then comes the summary. Under $OUT (build/gpu if unset)
+# (what memcheck looks at, without it), racecheck and tune (which tiles of the ops' kernels are the
+# fastest). A step that fails is recorded and stops nothing; the exit status is 1 if any did. Then comes the summary. Under $OUT (build/gpu if unset)
 # lie summary.md and evidence.tar.gz with all rows, logs and the tests' XML, brought up to date after
 # every step. Rows are committed by
 #   tar -xzf evidence.tar.gz -C benchmarks ./results
@@ -17,6 +17,8 @@ set -u -o pipefail
 self=$(realpath "$0") || exit 2
 absolute() { if [[ $1 == */* ]]; then realpath -s -m "$1"; else echo "$1"; fi; }
 python=$(absolute "${PYTHON:-python3}")
+# Its own cmake and ninja build what is installed, not older ones of the system.
+PATH="$(dirname "$("$python" -c 'import sys; print(sys.executable)')"):$PATH" || exit 2
 out=$(realpath -m "${OUT:-$(dirname "$self")/../build/gpu}")
 cd "$(dirname "$self")/.." || exit 2
 
@@ -54,7 +56,7 @@ for op in $every_op; do
   [[ $known == *" $op "* ]] || refuse "no op is called $op; known:$known"
 done
 for name in ${only//,/ }; do
-  [[ ,$steps,kernels,racecheck, == *,$name,* ]] || refuse "no step is called $name; known: $steps,kernels,racecheck"
+  [[ ,$steps,kernels,racecheck,tune, == *,$name,* ]] || refuse "no step is called $name; known: $steps,kernels,racecheck,tune"
 done
 device=(--device cuda --rounds 10)
 folders=(tests/ops tests/nn tests/data)
@@ -63,7 +65,7 @@ if $dry; then
   export CUDA_VISIBLE_DEVICES="" TRITON_INTERPRET=1 OMP_NUM_THREADS=1
   device=(--device cpu --quick --rounds 1)
   budget=1200 # nothing is stopped for a busy machine's sake
-  only=${only:-$steps,kernels}
+  only=${only:-$steps,kernels,tune}
   folders=(tests/ops/test_gather_windows.py -k tensor)
   kernels=(tests/kernels/test_gather_windows.py -k equals_indexing)
 else
@@ -165,6 +167,11 @@ fi
 if wanted train; then
   step bench_training_step 110 "$python" -m benchmarks.run training_step "${device[@]}" \
     --results "$work/results"
+fi
+if wanted tune; then
+  tuned=(--results "$work/results")
+  if $dry; then tuned+=(--quick --rounds 1 patch_embed); else tuned+=($every_op); fi
+  step tune "$budget" "$python" -m benchmarks.tune "${tuned[@]}"
 fi
 
 "$python" -m benchmarks.gpu_summary "$work" >"$work/summary.md" || failed=1

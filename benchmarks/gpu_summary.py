@@ -73,10 +73,26 @@ def page(folder: Path) -> tuple[str, bool]:
     for op in registry.on_gpu():
         cases = list(_cases(found.get(op, [])))
         lines += [_line(op, case) for case in cases] or [f"| {op} | no row | - | - | - | - |"]
+    tiles = [
+        _fastest(name, case)
+        for name in found
+        if name not in registry.known()
+        for case in _cases(found[name])
+    ]
+    if tiles:
+        lines += ["", "## Tiles", "", "The fastest, and its ratio to what there is.", "", *tiles]
     text = "\n".join(lines)
     if len(text) > MOST_CHARACTERS:
         text = text[:MOST_CHARACTERS] + "\n\n(cut; the archive has the rest)"
     return text, all_passed
+
+
+def _fastest(name: str, case: list[Row]) -> str:
+    """What `benchmarks.tune` found best in one case."""
+    best = min(case, key=lambda row: float(row["p50"]))
+    words = " ".join((name, *(best[column] for column in CASE)))
+    ratio = f"{float(best['ratio']):.3f}x" if best["ratio"] else "no ratio"
+    return f"- {words}: {best['backend']}, {ratio} of {len(case)}"
 
 
 def _machine(found: dict[str, list[Row]]) -> list[str]:

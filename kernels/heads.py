@@ -21,13 +21,18 @@ def refuse(query: Tensor, *others: Tensor) -> str | None:
     """Why no kernel can serve this query (B, H, T, D), with keys and values like it, or None."""
     B, H, _, D = query.shape
     for x in (query, *others):
-        if x.stride(3) * D >= 2**31:  # offsets inside a row are 32 bits
+        if x.stride(3) * D >= 2**31:  # offsets inside a row are 32 bits, as in `near_rows`
             return f"features that lie {x.stride(3)} apart leave no row of {D} within 2^31"
     if D > WIDEST:
         return f"heads of {D} are wider than {WIDEST}, the kernel's widest"
     if B * H > MOST_PROGRAMS:
         return f"{B} * {H} heads are more than {MOST_PROGRAMS}, the most of one launch"
     return None
+
+
+def near_rows(grad: Tensor) -> Tensor:
+    """A gradient whose offsets inside a row fit 32 bits; a copy only where they do not."""
+    return grad if grad.stride(3) * grad.shape[3] < 2**31 else grad.contiguous()
 
 
 def dense(*parameters: Tensor | None) -> list[Tensor | None]:

@@ -31,6 +31,7 @@ from pyseq.kernels.adaptive_attention.rows import (
     store_rows,
 )
 from pyseq.kernels.attention import LN_2, LOG2_E, clean_rows, key_range, sees, sees_a_key
+from pyseq.kernels.heads import near_rows
 
 # max <q, k>, log2 sum 2^(beta c), beta, beta delta, slant, offset
 ROWS = tl.constexpr(6)
@@ -331,6 +332,7 @@ def adaptive_attention_backward(
     if grad.numel() == 0 or key.shape[2] == 0:
         return torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
     (B, H, T, D), (G, S) = query.shape, key.shape[1:3]
+    grad = near_rows(grad)
     capability = launch.capability(query)
     tiles = query_tiles(D, query.dtype, capability)
     dirty_tiles = triton.cdiv(T, tiles.block_t)

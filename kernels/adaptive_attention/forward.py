@@ -45,8 +45,10 @@ def measure(
         mass = tl.exp2(centred)
         fall = tl.maximum((best - shift) * factor, FLOOR)
         fade = tl.exp2(fall)
-        # A key without mass has c = -inf, and 0 * -inf would be NaN.
-        moment = fade * (moment + fall * total) + tl.sum(mass * tl.maximum(centred, FLOOR), 1)
+        if MASKED:  # a key that is not visible has c = -inf, and 0 * -inf would be NaN
+            centred = tl.maximum(centred, FLOOR)
+        # A visible one has c = -inf if it is not finite: then this is NaN, as it should be.
+        moment = fade * (moment + fall * total) + tl.sum(mass * centred, 1)
         total = fade * total + tl.sum(mass, 1)
         best = highest
     return best, total, moment
@@ -124,7 +126,7 @@ def adaptive_attention_forward_kernel(
 
     acc = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
     total = tl.zeros((BLOCK_T,), tl.float32)
-    poisoned = tl.full((BLOCK_T,), False, tl.int1)
+    poisoned = moment != moment
     for part in tl.static_range(2):
         acc, total, poisoned = attend(
             acc, total, poisoned, q, best, factor * beta, k_ptr, v_ptr,

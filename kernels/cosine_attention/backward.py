@@ -27,7 +27,7 @@ from pyseq.kernels.cosine_attention.preparation import (
     store_vector,
     through_preparation,
 )
-from pyseq.kernels.heads import dense, mask_within
+from pyseq.kernels.heads import dense, mask_within, near_rows
 from pyseq.kernels.prepare_keys.rows import store_halves
 
 
@@ -358,6 +358,7 @@ def cosine_attention_backward(
             torch.zeros_like(x) if need and x is not None else None
             for x, need in zip(trained, wanted, strict=True)
         ]
+    grad = near_rows(grad)
     window, prefix = mask_within(window, prefix, T, S)
     query_weight, key_weight, cos, sin, lengths = dense(query_weight, key_weight, cos, sin, lengths)
     half = launch.padded((D + 1) // 2)

@@ -76,7 +76,11 @@ def sweep(
             total = total * fade
             acc = acc * fade[:, None]
             best = highest
-        total += tl.sum(weights, 1)
+        if NORM == "none" and not MASKED:
+            # A norm makes NaN of a key that is not finite; without one a logit of -inf must tell.
+            total += tl.sum(weights + logits * 0.0, 1)
+        else:
+            total += tl.sum(weights, 1)
         acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
     return acc, total, best, poisoned
 

@@ -46,7 +46,7 @@ def embed_kernel(
         w = tl.load(places, mask=(offs_p < P)[:, None] & mask_c[None, :], other=0.0)
         acc = product(x, w, acc, HALVES, PRECISION)
     if HAS_BIAS:
-        bias = tl.load(bias_ptr + offs_c * stride_bias, mask=mask_c, other=0.0)
+        bias = tl.load(bias_ptr + offs_c.to(tl.int64) * stride_bias, mask=mask_c, other=0.0)
         acc += bias.to(tl.float32)[None, :]
     places = out_ptr + (batch * N + offs_n[:, None]) * C + offs_c[None, :]
     tl.store(places, acc.to(out_ptr.dtype.element_ty), mask=(offs_n < N)[:, None] & mask_c[None, :])

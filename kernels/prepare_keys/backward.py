@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pyseq.kernels import launch
-from pyseq.kernels.heads import dense
+from pyseq.kernels.heads import dense, near_rows
 from pyseq.kernels.prepare_keys.forward import places, position_of
 from pyseq.kernels.prepare_keys.limits import BACKWARD_TILE, backward_programs, rows_of
 from pyseq.kernels.prepare_keys.rows import (
@@ -90,6 +90,7 @@ def prepare_keys_backward(
     d_key = torch.empty_like(key) if needs_key else None
     if key.numel() == 0:
         return d_key, key.new_zeros(key.shape[3], dtype=torch.float32) if needs_weight else None
+    grad = near_rows(grad)
     key_weight, cos, sin = dense(key_weight, cos, sin)
     D, rows, programs = key.shape[3], rows_of(key, BACKWARD_TILE), backward_programs(key)
     partial = key.new_empty(programs, D, dtype=torch.float32) if needs_weight else None

@@ -27,8 +27,13 @@ VERIFIED_EVERY = 0.1  # seconds between looks at whether files were replaced
 
 
 def can_pin() -> bool:
-    """Whether batches are made in pinned memory: not in a DataLoader's worker, which sends none."""
-    return torch.cuda.is_available() and get_worker_info() is None
+    """Whether batches are made in pinned memory.
+
+    Not in a DataLoader's worker, which sends none, nor in a process forked from one that uses CUDA,
+    which may not.
+    """
+    usable = torch.cuda.is_available() and not torch.cuda._is_in_bad_fork()
+    return usable and get_worker_info() is None
 
 
 def default_ahead(share: int, length: int, dtype: torch.dtype) -> int:

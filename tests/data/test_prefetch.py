@@ -451,3 +451,11 @@ def test_a_kept_batch_keeps_no_others(path):
             loader = WindowLoader(stream, 1000, 500, dtype=torch.int64, prefetch=3)
             kept.append(next(iter(loader))["window"])  # 4 MB, and three more were made
         assert resident_kib() - before < 30 * 4_000 * 2
+
+
+def test_memory_is_pinned_where_cuda_may_be_used(monkeypatch):
+    assert not prefetch.can_pin() or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for forked in (False, True):  # from a process that has used CUDA
+        monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda forked=forked: forked)
+        assert prefetch.can_pin() is not forked

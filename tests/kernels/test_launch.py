@@ -41,6 +41,9 @@ def test_rows_that_32_bits_cannot_reach_are_refused():
     sentence = "features that lie 1073741824 apart leave no row of 3 within 2^31"
     assert heads.refuse(narrow, far) == sentence
     assert prepare_keys_limits.refuse(far) == sentence
+    # A gradient is the caller's of the backward, who cannot choose another backend.
+    assert heads.near_rows(narrow) is narrow
+    assert heads.near_rows(far).stride() == narrow.stride()
 
 
 @pytest.mark.parametrize(("setting", "on"), [("1", True), ("0", False), ("", False), (None, False)])

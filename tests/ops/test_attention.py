@@ -315,7 +315,7 @@ def test_bad_rows_stay_alone(name, norm, spoilt, bad, backend):
         if i < len(of_outputs) and spoilt == "gradient":
             assert torch.equal(now, was)
         elif name != "hard_attention" and (i < len(of_outputs)) != (spoilt == "gradient"):
-            check_spoilt(now[touched], backend, infinite_logits=norm is None and bad != math.nan)
+            check_spoilt(now[touched], backend)
     if name == "hard_attention":
         return  # its copies are not NaN: its own tests say what they are
     parameters = dict(zip(list(clean)[3:], after[4:], strict=True))
@@ -338,12 +338,31 @@ def test_bad_rows_stay_alone(name, norm, spoilt, bad, backend):
         torch.testing.assert_close(now, was, rtol=1e-5, atol=1e-5)
 
 
-def check_spoilt(rows: Tensor, backend: str, *, infinite_logits: bool) -> None:
+def check_spoilt(rows: Tensor, backend: str) -> None:
     """The reference makes NaN of whole rows; a fused backend leaves what it computed."""
     if backend == "reference":
         assert rows.isnan().all()
-    elif not infinite_logits:  # a key whose every logit is -inf is one that nobody looks at
+    else:
         assert rows.isfinite().all(-1).logical_not().all()
+
+
+@of("cosine_attention", "cosine_decode", "adaptive_attention")
+@pytest.mark.parametrize("bound", [None, 30.0])
+def test_a_key_whose_logits_are_all_minus_infinity_reaches_who_sees_it(name, backend, bound):
+    """Among so many keys that its tile needs no mask: its weight would be 0, and rows finite."""
+    x = {part: y.abs() for part, y in inputs(name, **SPOILT_SIZES, T=3, S=200).items()}
+    for part in ("query", "key"):  # so that the bound is one
+        x[part] /= x[part].norm(dim=-1, keepdim=True)
+    before = x["key"].clone()
+    x["key"][1, 1, 40, 5] = -math.inf
+    options: Arguments = {"norm": None, "scale_bound": bound} if "cosine" in name else {}
+    clean, spoilt = (
+        ATTENTIONS[name](**x | {"key": key}, **options, causal=True, backend=backend)[0]
+        for key in (before, x["key"])
+    )
+    assert spoilt[1, 2:].isfinite().all(-1).logical_not().all()
+    torch.testing.assert_close(spoilt[0], clean[0])
+    torch.testing.assert_close(spoilt[1, :2], clean[1, :2])
 
 
 def zeros(*shape, dtype=torch.float32):

@@ -88,6 +88,8 @@ def gather_windows(
         # Pageable memory would make the copy, and with it the caller, wait for the device.
         offsets = offsets.pin_memory().to(resident.device, non_blocking=True)
     windows = registration.call("gather_windows", resident, offsets, length, dtype, backend)
+    if resident.is_cuda and resident is not stream:  # a stream may be closed before this is done
+        resident.record_stream(torch.cuda.current_stream(resident.device))
     return windows if out is None else out.copy_(windows)
 
 
