@@ -61,8 +61,8 @@ def cases(
         forward, trained = list(sizes), []
     return [
         _case(size, dtype, device, quick, backward)
-        for backward, sizes in ((False, forward), (True, trained))
-        for size in sizes
+        for backward, each in ((False, forward), (True, trained))
+        for size in each
         for dtype in DTYPES[device]
     ]
 

@@ -5,20 +5,23 @@
 #
 # Steps, in this order: install, tests, memcheck, bench, train, and only if they are named kernels
 # (what memcheck looks at, without it), racecheck and tune (which tiles of the ops' kernels are the
-# fastest). A step that fails is recorded and stops nothing; the exit status is 1 if any did. Then comes the summary. Under $OUT (build/gpu if unset)
-# lie summary.md and evidence.tar.gz with all rows, logs and the tests' XML, brought up to date after
-# every step. Rows are committed by
+# fastest). A step that fails is recorded and stops nothing; the exit status is 1 if any did. Then
+# comes the summary. Under $OUT (build/gpu if unset) lie summary.md and evidence.tar.gz with all
+# rows, logs and the tests' XML, brought up to date after every step. Rows are committed by
 #   tar -xzf evidence.tar.gz -C benchmarks ./results
 #
 # PYTHON names the interpreter, BUDGET the seconds for everything, PYSEQ_COMMIT the commit in the
-# rows where the checkout has no history. --dry-run takes every step at tiny sizes on the CPU, with
-# Triton's interpreter; for the install it only imports what is installed.
+# rows where the checkout has no history, SHARE=I/N which of N shares of the tests that run Triton
+# kernels: compiling those of all tests would take 16 cores a quarter of an hour. --dry-run takes
+# every step at tiny sizes on the CPU, with Triton's interpreter; for the install it only imports
+# what is installed.
 set -u -o pipefail
 self=$(realpath "$0") || exit 2
 absolute() { if [[ $1 == */* ]]; then realpath -s -m "$1"; else echo "$1"; fi; }
 python=$(absolute "${PYTHON:-python3}")
 # Its own cmake and ninja build what is installed, not older ones of the system.
-PATH="$(dirname "$("$python" -c 'import sys; print(sys.executable)')"):$PATH" || exit 2
+executable=$("$python" -c 'import sys; print(sys.executable)') || exit 2
+PATH="$(dirname "$executable"):$PATH"
 out=$(realpath -m "${OUT:-$(dirname "$self")/../build/gpu}")
 cd "$(dirname "$self")/.." || exit 2
 
@@ -26,6 +29,8 @@ refuse() { echo "gpu.sh: $1" >&2 && exit 2; }
 budget=${BUDGET:-530}
 ops=all
 steps=install,tests,memcheck,bench,train
+named=kernels,racecheck,tune
+share=${SHARE:-0/8}
 only=
 dry=false
 while (($#)); do
@@ -56,7 +61,7 @@ for op in $every_op; do
   [[ $known == *" $op "* ]] || refuse "no op is called $op; known:$known"
 done
 for name in ${only//,/ }; do
-  [[ ,$steps,kernels,racecheck,tune, == *,$name,* ]] || refuse "no step is called $name; known: $steps,kernels,racecheck,tune"
+  [[ ,$steps,$named, == *,$name,* ]] || refuse "no step is called $name; known: $steps,$named"
 done
 device=(--device cuda --rounds 10)
 folders=(tests/ops tests/nn tests/data)
@@ -66,6 +71,7 @@ if $dry; then
   device=(--device cpu --quick --rounds 1)
   budget=1200 # nothing is stopped for a busy machine's sake
   only=${only:-$steps,kernels,tune}
+  share=0/1
   folders=(tests/ops/test_gather_windows.py -k tensor)
   kernels=(tests/kernels/test_gather_windows.py -k equals_indexing)
 else
@@ -137,13 +143,21 @@ if wanted tests; then
   # Files whose imports this machine lacks are named in the summary, not skipped in silence.
   "$python" -m benchmarks.missing_imports tests/ops tests/nn tests/kernels tests/data \
     >"$work/not_collected.txt"
-  pytest=("$python" -m pytest -q -p no:cacheprovider -m "not slow"
+  pytest=("$python" -m pytest -q -p no:cacheprovider -m "not slow" --triton-share "$share"
     --continue-on-collection-errors)
   while IFS=$'\t' read -r file _; do pytest+=(--ignore "$file"); done <"$work/not_collected.txt"
+  if ! "$python" -c "import cryptography" 2>/dev/null; then # which AES streams import when they run
+    pytest+=(-k "not aes and not keystream")
+    printf 'tests of AES streams\tcryptography\n' >>"$work/not_collected.txt"
+  fi
+  if [[ $share != */1 ]]; then
+    printf 'tests of Triton kernels but share %s\tmore time\n' "$share" >>"$work/not_collected.txt"
+  fi
   # Most of the time kernels are compiled, on one core each.
   parallel=()
   if ! $dry && "$python" -c "import xdist" 2>/dev/null; then parallel=(-n 12); fi
-  step tests 150 "${pytest[@]}" "${folders[@]}" "${parallel[@]}" --junitxml="$work/tests.xml"
+  if [[ $share == */1 ]]; then most=$budget; else most=220; fi
+  step tests "$most" "${pytest[@]}" "${folders[@]}" "${parallel[@]}" --junitxml="$work/tests.xml"
   # One process for each file, which compiles its launches once.
   if ((${#parallel[@]})); then parallel+=(--dist loadfile); fi
   step tests_kernels 60 "${pytest[@]}" "${kernels[@]}" "${parallel[@]}" \
@@ -170,7 +184,9 @@ if wanted train; then
 fi
 if wanted tune; then
   tuned=(--results "$work/results")
-  if $dry; then tuned+=(--quick --rounds 1 patch_embed); else tuned+=($every_op); fi
+  if $dry; then tuned+=(--quick --rounds 1); fi
+  # shellcheck disable=SC2206
+  if $dry && [ "$ops" = all ]; then tuned+=(patch_embed); else tuned+=($every_op); fi
   step tune "$budget" "$python" -m benchmarks.tune "${tuned[@]}"
 fi
 

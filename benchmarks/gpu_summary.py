@@ -214,13 +214,19 @@ def _word(reached: bool) -> str:
 
 
 def _failed_cases(folder: Path) -> list[str]:
-    """What the benchmarks' logs say of contestants without a row and of cases that failed."""
+    """What the benchmarks' logs say of contestants without a row and of cases that failed.
+
+    Of tiles only what was wrong: that many do not fit is no news.
+    """
     lines: list[str] = []
-    for log in sorted(folder.glob("logs/bench_*.log")):
+    for log in sorted([*folder.glob("logs/bench_*.log"), *folder.glob("logs/tune.log")]):
         op, text = log.stem.removeprefix("bench_"), log.read_text()
         lines += re.findall(r"^benchmarks: (.*)$", text, re.MULTILINE)
+        lines += re.findall(r"^(.*: wrong: .*)$", text, re.MULTILINE)
         who: dict[str, list[str]] = {}
         for name, why in re.findall(r"^left out: (.*?): (.*)$", text, re.MULTILINE):
+            if op == "tune" and "is wrong" not in why:
+                continue
             who.setdefault(why.removeprefix(f"{op}: "), []).append(name)
         for why, names in who.items():
             lines.append(f"{op}, {', '.join(dict.fromkeys(names))}: {why}")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import zlib
 
 import pytest
 
@@ -22,6 +23,28 @@ if not torch.cuda.is_available():
 # and, as they should, keep.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--triton-share",
+        default="0/1",
+        metavar="I/N",
+        help="of the tests that run Triton kernels one of N shares; compiling all takes long",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    share, shares = map(int, config.getoption("--triton-share").split("/"))
+
+    def wanted(item) -> bool:
+        of_triton = "triton" in item.nodeid and item.get_closest_marker("gpu") is None
+        # Not every N-th, which might all have the same dtype.
+        return not of_triton or zlib.crc32(item.nodeid.encode()) % shares == share
+
+    left_out = [item for item in items if not wanted(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if wanted(item)]
 
 
 def pytest_configure(config):

@@ -29,8 +29,8 @@ VERIFIED_EVERY = 0.1  # seconds between looks at whether files were replaced
 def can_pin() -> bool:
     """Whether batches are made in pinned memory.
 
-    Not in a DataLoader's worker, which sends none, nor in a process forked from one that uses CUDA,
-    which may not.
+    Not in a DataLoader's worker, which sends none, nor in a process that was forked from one that
+    uses CUDA, which must not use it.
     """
     usable = torch.cuda.is_available() and not torch.cuda._is_in_bad_fork()
     return usable and get_worker_info() is None

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -165,3 +166,21 @@ def test_a_backend_that_knows_no_shared_heads_gets_expanded_ones_and_says_so(sha
         )
         torch.testing.assert_close(call()["output"], expected)
     assert call.note == ("" if shared else ", heads expanded")
+
+
+def test_sums_one_after_the_other_have_the_room_that_rounding_takes():
+    """A million terms, as a peer adds them that keeps one sum; wrong ones are still refused."""
+    terms = torch.rand(1_000_000, generator=torch.Generator().manual_seed(0))
+    exact = {"sum": terms.double().sum()[None], "other": torch.ones(1)}
+    in_order = torch.tensor([np.add.accumulate(terms.numpy())[-1]])
+    truths = correct.truths(
+        exact, {"sum": terms.sum()[None], "other": torch.ones(1)}, torch.float32
+    )
+    result = {"sum": in_order, "other": torch.ones(1)}
+    with pytest.raises(WrongAnswer, match="sum is"):
+        correct.check(truths, result)
+    loose = correct.with_plain_sums(truths, {"sum": len(terms)})
+    assert loose["other"] == truths["other"]
+    correct.check(loose, result)
+    with pytest.raises(WrongAnswer, match="sum is"):
+        correct.check(loose, result | {"sum": in_order * 1.001})

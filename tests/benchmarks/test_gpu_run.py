@@ -13,6 +13,7 @@ from tests.benchmarks.test_benchmark_report import row
 STEPS = (
     *("install", "tests", "tests_kernels", "kernels", "memcheck"),
     *(f"bench_{op}" for op in registry.on_gpu()),
+    "tune",
 )
 LARGE = "B=4 H=32 G=8 T=8192 D=128 causal"
 
@@ -133,7 +134,27 @@ def test_a_dry_run_takes_every_step_and_has_a_line_for_every_op(tmp_path):
         assert f"| {op} | no row |" not in page
     with tarfile.open(tmp_path / "evidence.tar.gz") as archive:
         names = [name for name in archive.getnames() if name.endswith(".csv")]
-    assert {name.split("/")[-1].removesuffix(".csv") for name in names} == set(registry.on_gpu())
+    stored = {name.split("/")[-1].removesuffix(".csv") for name in names}
+    assert stored == {*registry.on_gpu(), "patches_tiles"}
+
+
+def test_shares_of_the_tests_of_triton_are_all_of_them():
+    """What is not about Triton's kernels is in every share."""
+
+    def collected(share: str) -> set[str]:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, "--triton-share", share, "tests/ops/test_hard_attention.py"],
+            cwd=missing_imports.ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return {line for line in done.stdout.splitlines() if "::" in line}
+
+    whole, *shares = (collected(share) for share in ("0/1", "0/2", "1/2"))
+    assert shares[0] | shares[1] == whole
+    both = shares[0] & shares[1]
+    assert both == {test for test in whole if "triton" not in test}
+    assert all(len(share - both) > 10 for share in shares)
 
 
 def test_unknown_arguments_are_told_how_it_is_used():

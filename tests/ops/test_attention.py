@@ -1,6 +1,7 @@
 """What holds for every attention op in the same form, and which query sees which key."""
 
 import functools
+import importlib
 import itertools
 import math
 from collections.abc import Callable
@@ -452,3 +453,18 @@ def test_finite_but_huge_future_does_not_matter(name, backend):
         runs.append((out[:, :, :8], *(g[:, :, :8] for g in grads if g.dim() == 4)))
     for was, now in zip(*runs, strict=True):
         assert torch.equal(was, now)
+
+
+@pytest.mark.parametrize("op", ["cosine_attention", "cosine_decode", "adaptive_attention"])
+def test_a_gradient_whose_features_lie_far_apart_is_brought_near(op, monkeypatch):
+    """Kernels count 32 bits from the first feature of a row to the last."""
+    kernels = op.replace("decode", "attention")  # whose backward is the other's
+    module = importlib.import_module(f"pyseq.kernels.{kernels}.backward")
+    brought = []
+    monkeypatch.setattr(module, "near_rows", lambda grad: brought.append(grad) or grad)
+    leaves = leaves_of(inputs(op, T=3, S=5))
+    options = {"causal": True, "backend": "triton"}
+    [output] = ATTENTIONS[op](**leaves, **options)
+    gradient = torch.ones_like(output)
+    torch.autograd.grad(output, list(leaves.values()), gradient)
+    assert [grad.shape for grad in brought] == [gradient.shape]

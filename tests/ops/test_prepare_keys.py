@@ -1,5 +1,6 @@
 """pyseq.ops.prepare_keys against loops written from its formulas, on every backend."""
 
+import importlib
 import itertools
 import math
 from functools import partial
@@ -344,3 +345,13 @@ def test_one_gradient_alone(needs):
         wanted = leaves[needs.index(True)]
         [found] = torch.autograd.grad(op(leaves[0], key_weight=leaves[1]), wanted, grad)
         assert torch.equal(found, expected[needs.index(True)])
+
+
+def test_a_gradient_whose_features_lie_far_apart_is_brought_near(monkeypatch):
+    """The kernel counts 32 bits from the first feature of a row to the last."""
+    module = importlib.import_module("pyseq.kernels.prepare_keys.backward")
+    brought = []
+    monkeypatch.setattr(module, "near_rows", lambda grad: brought.append(grad) or grad)
+    key = random(2, 2, 5, 8).float().requires_grad_()
+    torch.autograd.grad(served(prepare_keys, "triton")(key), key, torch.ones_like(key))
+    assert [grad.shape for grad in brought] == [key.shape]
