@@ -46,6 +46,9 @@ while (($#)); do
   shift
 done
 
+[[ $share =~ ^([0-9]+)/([0-9]+)$ ]] && ((BASH_REMATCH[1] < BASH_REMATCH[2])) ||
+  refuse "SHARE is $share; I/N fits, with I from 0 to N - 1"
+
 mkdir -p "$out" || exit 2
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT

@@ -7,6 +7,9 @@ registers are printed, and no reason to refuse one: they may lie outside of the 
 is changed: the fastest is written into the op's ``limits.py`` by hand, with a look at its other
 dtypes and GPUs. The exit status is 1 if a candidate was wrong or a case could not be measured.
 
+Triton's own autotuner compiles one candidate after the other and checks no answer, and a process
+that dies takes the whole of a `ProcessPoolExecutor` with it.
+
 A kernel is compiled for the values of its arguments too (one, or a multiple of 16), so that small
 cases have the heads and widths of large ones; what differs all the same is compiled once more.
 """

@@ -163,3 +163,37 @@ def test_unknown_arguments_are_told_how_it_is_used():
     )
     assert done.returncode == 2
     assert "--dry-run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("SHARE", "8/8", "SHARE is 8/8; I/N fits, with I from 0 to N - 1"),
+        ("SHARE", "all", "SHARE is all; I/N fits"),
+        ("PYTHON", "/no/such/python", "/no/such/python"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(variable, value, words, tmp_path):
+    environment = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path), variable: value}
+    done = subprocess.run(
+        ["benchmarks/gpu.sh", "--dry-run"],
+        cwd=missing_imports.ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_of_tiles_the_page_says_what_was_wrong_and_not_what_does_not_fit(folder):
+    log = (
+        "decode, triton, warps=4: OutOfResources: shared memory\n"
+        "decode, triton, warps=8: wrong: off by 3\n"
+        "left out: triton warps=2: decode_tiles: triton warps=2 is wrong and is not timed\n"
+        "left out: triton warps=1: OutOfMemoryError: CUDA out of memory\n"
+        "benchmarks: patches, B=64: CUDA error\n"
+    )
+    (folder / "logs" / "tune.log").write_text(log)
+    text, _ = gpu_summary.page(folder)
+    assert "- decode, triton, warps=8: wrong: off by 3\n" in text
+    assert "triton warps=2 is wrong and is not timed" in text
+    assert "- patches, B=64: CUDA error\n" in text
+    assert "OutOf" not in text

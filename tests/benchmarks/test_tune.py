@@ -175,8 +175,12 @@ def test_what_breaks_the_device_ends_the_process(monkeypatch):
 
     case = SimpleNamespace(contestants=[Contestant("triton", broken)], check=lambda *_: None)
     monkeypatch.setattr(tune, "_small_case", lambda *_: (case, None))
-    for works in (True, False):
-        monkeypatch.setattr(tune, "_device_works", lambda works=works: works)
+
+    def unusable():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    for works, synchronize in ((True, lambda: None), (False, unusable)):
+        monkeypatch.setattr(tune.torch.cuda, "synchronize", synchronize)
         outcome = tune.attempt(trial("patches", device="cuda"))
         assert outcome.wrong is outcome.fatal is not works
         assert outcome.refusal.endswith("illegal memory access was encountered")

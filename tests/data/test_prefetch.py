@@ -454,7 +454,6 @@ def test_a_kept_batch_keeps_no_others(path):
 
 
 def test_memory_is_pinned_where_cuda_may_be_used(monkeypatch):
-    assert not prefetch.can_pin() or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for forked in (False, True):  # from a process that has used CUDA
         monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda forked=forked: forked)

@@ -357,10 +357,18 @@ def test_a_key_whose_logits_are_all_minus_infinity_reaches_who_sees_it(name, bac
     before = x["key"].clone()
     x["key"][1, 1, 40, 5] = -math.inf
     options: Arguments = {"norm": None, "scale_bound": bound} if "cosine" in name else {}
-    clean, spoilt = (
-        ATTENTIONS[name](**x | {"key": key}, **options, causal=True, backend=backend)[0]
-        for key in (before, x["key"])
-    )
+
+    def attend(backend: str, key: Tensor) -> tuple[Tensor, Tensor]:
+        """The output, and the gradient of value."""
+        leaves = leaves_of(x | {"key": key})
+        [output] = ATTENTIONS[name](**leaves, **options, causal=True, backend=backend)
+        [gradient] = torch.autograd.grad(output.sum(), leaves["value"])
+        return output.detach(), gradient
+
+    clean, _ = attend(backend, before)
+    spoilt, gradient = attend(backend, x["key"])
+    _, expected = attend("reference", x["key"])
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
     assert spoilt[1, 2:].isfinite().all(-1).logical_not().all()
     torch.testing.assert_close(spoilt[0], clean[0])
     torch.testing.assert_close(spoilt[1, :2], clean[1, :2])
